@@ -1,0 +1,30 @@
+//! Balance: a double-entry ledger of coins, whose calls may all be repeated.
+//!
+//! ```text
+//! request.rs   what came in, checked, as values            page.rs   pages and their tokens
+//! service.rs   one method a call: request -> store -> answer or status
+//! ledger.rs    accounts, postings, what may become of a transaction; no database
+//! store/       the ledger in SQLite or PostgreSQL
+//! sweeper.rs   gives back what nobody completed
+//! args.rs      flags, and the server that they describe
+//! ```
+//! The protocol, with what each call promises, is `proto/balance/v1`.
+
+mod args;
+pub mod ledger;
+mod page;
+mod request;
+mod service;
+mod store;
+mod sweeper;
+
+pub use args::BalanceArgs;
+pub use service::Balance;
+pub use store::{DatabaseUrl, Error, Fault, Figures, Store, Terms};
+pub use sweeper::Sweeper;
+
+/// Milliseconds since 1970, by this machine's clock.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

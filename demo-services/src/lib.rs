@@ -1,0 +1,23 @@
+//! The demo services, from which users learn how a service and a client look.
+//!
+//! [`greeter`] is a service with every kind of gRPC call; [`load`] is a client that calls it steadily and measures;
+//! [`balance`] is a ledger in a database; [`edge`] is HTTP and JSON in front of all services. The binaries below `bin/`
+//! are thin.
+//!
+//! What all services have in common: [`config`] is what they are told, [`service`] what comes of it, [`telemetry`] what
+//! they tell of themselves; [`validate`] refuses requests by their fields, [`deadline`] passes the caller's on.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
+
+pub mod balance;
+mod codes;
+pub mod config;
+pub mod deadline;
+pub mod edge;
+pub mod greeter;
+pub mod load;
+mod methods;
+pub mod service;
+mod signal;
+pub mod telemetry;
+pub mod validate;

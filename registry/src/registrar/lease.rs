@@ -1,0 +1,277 @@
+//! The clock of one lease that many registrations share, as a pure value.
+//!
+//! In come grants, renewals, their failures and the time; out goes what is due ([`Lease::due`]) and where the lease
+//! stands. A keepalive goes out at each third of the granted TTL. The deadline is kept on the local clock from when
+//! a renewal was *sent*; passing it makes the lease Suspect, for etcd may well have prolonged it (after a change of
+//! leader it gives every lease its full TTL). Lost is only what etcd says is lost.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::backoff::Backoff;
+use crate::name::LeaseId;
+
+/// What a lease needs now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Ask etcd for this lease.
+    Grant(LeaseId),
+    /// Renew it; the answer may take this long before the stream counts as dead.
+    Renew(LeaseId, Duration),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    /// None held; ask from `not_before` on.
+    Absent {
+        not_before: Instant,
+    },
+    /// Asked for at that instant. The id is ours, so that asking twice leaks nothing.
+    Granting {
+        id: LeaseId,
+        sent: Instant,
+    },
+    /// An attempt failed without telling whether it happened: ask again for the same id.
+    Again {
+        id: LeaseId,
+        not_before: Instant,
+    },
+    Held {
+        id: LeaseId,
+        deadline: Instant,
+        renew_at: Instant,
+        sent: Option<Instant>,
+    },
+}
+
+/// A lease and its clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    at: At,
+    ttl: Duration,
+    backoff: Backoff,
+}
+
+impl Lease {
+    /// A lease that is to be asked for at once. `ttl` is the wish; etcd may grant more.
+    pub(crate) fn new(ttl: Duration, now: Instant) -> Lease {
+        Lease { at: At::Absent { not_before: now }, ttl, backoff: Backoff::registration() }
+    }
+
+    /// The lease to put records on.
+    pub(crate) fn id(&self) -> Option<LeaseId> {
+        match self.at {
+            At::Held { id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The lease that etcd may hold for us, to be revoked when nobody needs it any more.
+    pub(crate) fn leftover(&self) -> Option<LeaseId> {
+        match self.at {
+            At::Held { id, .. } | At::Granting { id, .. } | At::Again { id, .. } => Some(id),
+            At::Absent { .. } => None,
+        }
+    }
+
+    /// The TTL granted, or wished for.
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// Whether the local deadline has passed without an answer.
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
+        matches!(self.at, At::Held { deadline, .. } if now >= deadline)
+    }
+
+    /// What is to be done now, and notes that it is done.
+    pub(crate) fn due(&mut self, now: Instant, random: &mut fastrand::Rng) -> Option<Due> {
+        match &mut self.at {
+            At::Absent { not_before } if now >= *not_before => {
+                let id = LeaseId(random.i64(1..));
+                self.at = At::Granting { id, sent: now };
+                Some(Due::Grant(id))
+            }
+            At::Again { id, not_before } if now >= *not_before => {
+                let id = *id;
+                self.at = At::Granting { id, sent: now };
+                Some(Due::Grant(id))
+            }
+            At::Held { id, renew_at, sent, .. } if now >= *renew_at => {
+                let third = self.ttl / 3;
+                // A woken process has one tick due, not one for each that it slept through.
+                *renew_at = now + third;
+                *sent = Some(now);
+                Some(Due::Renew(*id, third))
+            }
+            _ => None,
+        }
+    }
+
+    /// When [`Lease::due`] or [`Lease::is_suspect`] changes next.
+    pub(crate) fn wakeup(&self, now: Instant) -> Option<Instant> {
+        match self.at {
+            At::Absent { not_before } | At::Again { not_before, .. } => Some(not_before),
+            At::Granting { .. } => None,
+            At::Held { deadline, renew_at, .. } if deadline > now => Some(renew_at.min(deadline)),
+            At::Held { renew_at, .. } => Some(renew_at),
+        }
+    }
+
+    /// etcd granted `id` for `ttl`.
+    pub(crate) fn granted(&mut self, id: LeaseId, ttl: Duration) {
+        if let At::Granting { id: asked, sent } = self.at
+            && asked == id
+        {
+            self.ttl = ttl;
+            self.at = At::Held { id, deadline: sent + ttl, renew_at: sent + ttl / 3, sent: None };
+        }
+    }
+
+    /// etcd has the id already: an earlier attempt of ours was carried out. Renewed at once, since it may be old.
+    pub(crate) fn exists(&mut self, id: LeaseId, now: Instant) {
+        if matches!(self.at, At::Granting { id: asked, .. } if asked == id) {
+            self.at = At::Held { id, deadline: now + self.ttl, renew_at: now, sent: None };
+        }
+    }
+
+    /// The grant failed; perhaps it was carried out.
+    pub(crate) fn not_granted(&mut self, id: LeaseId, now: Instant, random: &mut fastrand::Rng) {
+        if matches!(self.at, At::Granting { id: asked, .. } if asked == id) {
+            self.at = At::Again { id, not_before: now + self.backoff.next(random) };
+        }
+    }
+
+    /// A renewal was answered.
+    pub(crate) fn renewed(&mut self, id: LeaseId, now: Instant) {
+        if let At::Held { id: held, deadline, sent, .. } = &mut self.at
+            && *held == id
+        {
+            // An answer that we no longer wait for proves life as of an earlier renewal at least.
+            *deadline = (*deadline).max(sent.take().unwrap_or(now - self.ttl / 3) + self.ttl);
+        }
+    }
+
+    /// The stream was lost with whatever was under way on it.
+    pub(crate) fn unanswered(&mut self, now: Instant) {
+        if let At::Held { renew_at, sent, .. } = &mut self.at
+            && sent.take().is_some()
+        {
+            // The stream backs off by itself; the renewal only has to be in its queue.
+            *renew_at = now;
+        }
+    }
+
+    /// etcd says that `id` does not exist: take another one, after a jittered wait. Returns whether it was ours.
+    pub(crate) fn lost(&mut self, id: LeaseId, now: Instant, random: &mut fastrand::Rng) -> bool {
+        let ours = self.id() == Some(id);
+        if ours {
+            self.at = At::Absent { not_before: now + self.backoff.next(random) };
+        }
+        ours
+    }
+
+    /// A record stands on the lease: the next loss waits as briefly as the first.
+    pub(crate) fn proven(&mut self) {
+        self.backoff.reset();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(15);
+
+    fn random() -> fastrand::Rng {
+        fastrand::Rng::with_seed(1)
+    }
+
+    fn held() -> (Lease, LeaseId, Instant) {
+        let now = Instant::now();
+        let mut lease = Lease::new(TTL, now);
+        let Some(Due::Grant(id)) = lease.due(now, &mut random()) else { panic!("a grant is due") };
+        lease.granted(id, TTL);
+        (lease, id, now)
+    }
+
+    #[test]
+    fn a_keepalive_is_due_at_each_third_of_the_granted_ttl() {
+        let (mut lease, id, start) = held();
+        let mut random = random();
+        for third in 1..10 {
+            let tick = start + TTL / 3 * third;
+            assert_eq!(lease.due(tick - Duration::from_millis(1), &mut random), None);
+            assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id, TTL / 3)));
+            assert_eq!(lease.due(tick, &mut random), None, "once a tick");
+            lease.renewed(id, tick);
+        }
+    }
+
+    #[test]
+    fn etcds_floor_replaces_our_wish() {
+        let now = Instant::now();
+        let mut lease = Lease::new(Duration::from_secs(1), now);
+        let Some(Due::Grant(id)) = lease.due(now, &mut random()) else { panic!("a grant is due") };
+        lease.granted(id, Duration::from_secs(2));
+        assert_eq!(lease.ttl(), Duration::from_secs(2));
+        assert_eq!(lease.wakeup(now), Some(now + Duration::from_secs(2) / 3));
+    }
+
+    #[test]
+    fn local_expiry_is_suspect_and_never_lost() {
+        let (mut lease, id, start) = held();
+        assert!(!lease.is_suspect(start + TTL - Duration::from_millis(1)));
+        let later = start + TTL * 5;
+        assert!(lease.is_suspect(later));
+        assert_eq!(lease.id(), Some(id), "the same lease");
+        assert_eq!(lease.due(later, &mut random()), Some(Due::Renew(id, TTL / 3)), "it goes on asking");
+        lease.renewed(id, later + Duration::from_millis(5));
+        assert!(!lease.is_suspect(later + Duration::from_millis(5)));
+        assert!(lease.is_suspect(later + TTL), "the deadline counts from when the renewal was sent");
+    }
+
+    #[test]
+    fn a_lost_lease_is_replaced_by_a_new_one_after_a_jittered_wait() {
+        let (mut lease, id, start) = held();
+        let mut random = random();
+        assert!(lease.lost(id, start, &mut random));
+        assert!(!lease.lost(id, start, &mut random), "an answer to an old lease is nothing to us");
+        assert_eq!(lease.id(), None);
+        let Some(Due::Grant(next)) = lease.due(start + Duration::from_millis(100), &mut random) else {
+            panic!("the first wait is at most 100 ms")
+        };
+        assert_ne!(next, id);
+    }
+
+    #[test]
+    fn a_grant_that_may_have_happened_is_repeated_under_the_same_id() {
+        let now = Instant::now();
+        let mut random = random();
+        let mut lease = Lease::new(TTL, now);
+        let Some(Due::Grant(id)) = lease.due(now, &mut random) else { panic!("a grant is due") };
+        lease.not_granted(id, now, &mut random);
+        let later = now + Duration::from_millis(100);
+        assert_eq!(lease.due(later, &mut random), Some(Due::Grant(id)));
+        lease.exists(id, later);
+        assert_eq!(lease.id(), Some(id));
+        assert_eq!(
+            lease.due(later, &mut random),
+            Some(Due::Renew(id, TTL / 3)),
+            "it may be old: renewed at once"
+        );
+    }
+
+    #[test]
+    fn a_lost_stream_asks_again_at_once_but_only_for_what_was_under_way() {
+        let (mut lease, id, start) = held();
+        let mut random = random();
+        lease.unanswered(start);
+        assert_eq!(lease.due(start, &mut random), None, "nothing was under way");
+        let tick = start + TTL / 3;
+        lease.due(tick, &mut random);
+        lease.unanswered(tick);
+        assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id, TTL / 3)));
+    }
+}

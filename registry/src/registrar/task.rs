@@ -1,0 +1,292 @@
+//! The one loop that owns a process's registrations: wishes, etcd's answers and the time go into the table, its
+//! actions go out.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::{AbortHandle, abortable};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::entry::Outcome;
+use super::execute;
+use super::inbox::{Goodbye, Inbox, Publishers, Wish};
+use super::ownership::Seen;
+use super::status::{Narrator, RegistrationStatus};
+use super::table::{Action, EntryId, GroupId, Table, Trouble};
+use crate::drain::Phase;
+use crate::etcd::{Etcd, Keepalive, Range, Renewal, WatchEvent, Watcher};
+use crate::name::{InstanceId, LeaseId, ServiceName};
+
+/// How many calls to etcd are under way at once; more would only queue there.
+const CALLS: usize = 64;
+/// The watch on the intents; those of registrations are `2 * id` and `2 * id + 1`, and ids start at 1.
+const INTENTS: u64 = 0;
+
+/// The answer of a call to etcd.
+enum Done {
+    Granted {
+        group: GroupId,
+        lease: LeaseId,
+        result: Result<std::time::Duration, Trouble>,
+    },
+    Revoked {
+        group: GroupId,
+    },
+    Read {
+        entry: EntryId,
+        result: Result<Box<Seen>, Trouble>,
+    },
+    Committed {
+        entry: EntryId,
+        lease: Option<LeaseId>,
+        result: Result<Outcome, Trouble>,
+    },
+    /// Given up by the table.
+    Abandoned,
+}
+
+type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// What the outside sees of one registration.
+struct Face {
+    service: ServiceName,
+    id: InstanceId,
+    status: watch::Sender<RegistrationStatus>,
+    phase: watch::Sender<Phase>,
+    left: Option<oneshot::Sender<Result<(), Arc<str>>>>,
+}
+
+pub(super) struct Task {
+    pub(super) etcd: Etcd,
+    pub(super) table: Table,
+    pub(super) inbox: Arc<Inbox>,
+    keepalive: Keepalive,
+    watcher: Watcher,
+    faces: HashMap<EntryId, Face>,
+    waiting: VecDeque<(Option<EntryId>, Call)>,
+    calls: FuturesUnordered<Call>,
+    running: HashMap<EntryId, AbortHandle>,
+    narrator: Narrator,
+}
+
+impl Task {
+    pub(super) fn new(etcd: Etcd, table: Table, inbox: Arc<Inbox>) -> Task {
+        Task {
+            keepalive: Keepalive::start(etcd.clone()),
+            watcher: Watcher::start(etcd.clone()),
+            etcd,
+            table,
+            inbox,
+            faces: HashMap::new(),
+            waiting: VecDeque::new(),
+            calls: FuturesUnordered::new(),
+            running: HashMap::new(),
+            narrator: Narrator::default(),
+        }
+    }
+
+    /// Runs until no handle can register any more and nothing is registered.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            for action in self.table.actions() {
+                self.act(action, now);
+            }
+            while self.calls.len() < CALLS
+                && let Some((_, call)) = self.waiting.pop_front()
+            {
+                self.calls.push(call);
+            }
+            if self.inbox.is_closed() && self.table.is_empty() {
+                return;
+            }
+            let wakeup = self.table.wakeup(now);
+            // Fair: every branch is short, and a flood of answers must not keep a wish or a renewal waiting.
+            tokio::select! {
+                wishes = self.inbox.take() => {
+                    for (entry, wish) in wishes {
+                        self.wish(entry, wish, Instant::now());
+                    }
+                }
+                Some(done) = self.calls.next() => self.done(done, Instant::now()),
+                Some(answer) = self.keepalive.next() => self.table.answer(answer, Instant::now()),
+                Some(event) = self.watcher.next() => self.event(event, Instant::now()),
+                () = until(wakeup) => self.table.tick(Instant::now()),
+            }
+        }
+    }
+
+    fn wish(&mut self, entry: EntryId, wish: Wish, now: Instant) {
+        if let Some((instance, Publishers { status, phase })) = wish.register {
+            Narrator::begin(&status.borrow());
+            let (service, id) = (instance.service().clone(), instance.id().clone());
+            self.faces.insert(entry, Face { service, id, status, phase, left: None });
+            self.table.register(entry, instance, now);
+        }
+        if let Some(instance) = wish.update {
+            self.table.update(entry, instance, now);
+        }
+        if let Some(inflight) = wish.inflight {
+            self.table.inflight(entry, inflight, now);
+        }
+        if let Some(shown) = wish.shown {
+            self.table.shown(entry, shown, now);
+        }
+        if let Some(ready) = wish.ready {
+            self.table.ready(entry, ready, now);
+        }
+        if wish.stop {
+            self.table.stop(entry, now);
+        }
+        if let Some(Goodbye { deadline, left }) = wish.deregister {
+            match self.faces.get_mut(&entry) {
+                Some(face) => {
+                    face.left = Some(left);
+                    self.table.deregister(entry, deadline, now);
+                }
+                // Forgotten already: superseded, or registered again and gone. The asker may have given up too.
+                None => drop(left.send(Ok(()))),
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done, now: Instant) {
+        match done {
+            Done::Granted { group, lease, result } => self.table.granted(group, lease, result, now),
+            Done::Revoked { group } => self.table.revoked(group),
+            Done::Read { entry, result } => {
+                self.running.remove(&entry);
+                self.table.read(entry, result.map(|seen| *seen), now);
+            }
+            Done::Committed { entry, lease, result } => {
+                self.running.remove(&entry);
+                let outcome = match &result {
+                    Ok(Outcome::Done(_)) => "applied",
+                    Ok(Outcome::Conflict(_)) => "conflict",
+                    Err(_) => "failed",
+                };
+                metrics::counter!("svc_registry_writes_total", "result" => outcome).increment(1);
+                self.table.committed(entry, lease, result, now);
+            }
+            Done::Abandoned => {}
+        }
+    }
+
+    fn event(&mut self, event: WatchEvent, now: Instant) {
+        match event {
+            WatchEvent::Touched { token: INTENTS, keys } => {
+                for (key, revision) in keys {
+                    self.table.intent_touched(&key, revision, now);
+                }
+            }
+            WatchEvent::Touched { token, keys } => {
+                for (_, revision) in keys {
+                    self.table.touched(token / 2, revision, now);
+                }
+            }
+            WatchEvent::Doubt { token, reason } => {
+                tracing::debug!(token, %reason, "watch in doubt; reading again");
+                if token == INTENTS {
+                    self.table.intents_doubt(now);
+                } else {
+                    self.table.doubt(token / 2, now);
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action, now: Instant) {
+        let etcd = self.etcd.clone();
+        match action {
+            Action::Grant { group, lease, ttl } => self.call(None, async move {
+                Done::Granted { group, lease, result: execute::grant(etcd, lease, ttl).await }
+            }),
+            Action::Revoke { group, lease } => self.call(None, async move {
+                execute::revoke(etcd, lease).await;
+                Done::Revoked { group }
+            }),
+            Action::Read { entry, keys } => self.call(Some(entry), async move {
+                Done::Read { entry, result: execute::read(etcd, keys).await.map(Box::new) }
+            }),
+            Action::Commit { entry, keys, change } => {
+                let lease = change.puts.first().map(|(_, _, lease)| *lease);
+                self.call(Some(entry), async move {
+                    Done::Committed { entry, lease, result: execute::commit(etcd, keys, change).await }
+                });
+            }
+            Action::Abandon { entry } => {
+                self.waiting.retain(|(waiting, _)| *waiting != Some(entry));
+                if let Some(running) = self.running.remove(&entry) {
+                    running.abort();
+                }
+            }
+            Action::Renew { lease, patience } => {
+                metrics::counter!("svc_registry_keepalives_total").increment(1);
+                // A full queue is a stuck stream: it is dropped for its silence, and the next third asks again.
+                let _ = self.keepalive.renew(Renewal { lease, patience });
+            }
+            Action::WatchKeys { entry, keys, from } => {
+                let both = self.watcher.watch(2 * entry, Range::Key(keys.serving), from)
+                    && self.watcher.watch(2 * entry + 1, Range::Key(keys.draining), from);
+                if !both {
+                    self.table.doubt(entry, now);
+                }
+            }
+            Action::WatchIntents { from } => {
+                let control = self.etcd.prefix().control();
+                if !self.watcher.watch(INTENTS, Range::Prefix(control), from) {
+                    self.table.intents_doubt(now);
+                }
+            }
+            Action::Status { entry, status } => {
+                if let Some(face) = self.faces.get(&entry) {
+                    let before = face.status.send_replace(status.clone());
+                    self.narrator.tell(&face.service, &face.id, &before, &status, now);
+                }
+            }
+            Action::Phase { entry, phase } => {
+                if let Some(face) = self.faces.get(&entry) {
+                    tracing::info!(service = %face.service, id = %face.id, ?phase, "drain");
+                    face.phase.send_replace(phase);
+                }
+            }
+            Action::Left { entry, result } => {
+                if let Some(left) = self.faces.get_mut(&entry).and_then(|face| face.left.take()) {
+                    // Whoever asked may have stopped waiting.
+                    let _ = left.send(result);
+                }
+            }
+            Action::Forget { entry } => {
+                self.watcher.stop(2 * entry);
+                self.watcher.stop(2 * entry + 1);
+                if let Some(face) = self.faces.remove(&entry) {
+                    Narrator::end(&face.status.borrow());
+                }
+            }
+        }
+    }
+
+    /// Queues a call. At most one of an entry is under way, and can be abandoned: its future is dropped by this
+    /// task itself, so nothing is sent after that.
+    fn call(&mut self, entry: Option<EntryId>, call: impl Future<Output = Done> + Send + 'static) {
+        let Some(id) = entry else {
+            self.waiting.push_back((None, Box::pin(call)));
+            return;
+        };
+        let (call, handle) = abortable(call);
+        self.running.insert(id, handle);
+        let call = async move { call.await.unwrap_or(Done::Abandoned) };
+        self.waiting.push_back((entry, Box::pin(call)));
+    }
+}
+
+async fn until(wakeup: Option<Instant>) {
+    match wakeup {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,226 @@
+//! The layer around a service's routes: it counts calls in flight, answers for handlers that panic, and ends streams
+//! when the stages of a stop say so.
+//!
+//! A call counts from its head to the end, or the drop, of its response's body, so that streams count. Health checks
+//! and reflection do not count: a client that watches health would otherwise keep an instance from ever draining.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::Notify;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::Status;
+use tonic::body::Body;
+use tower::BoxError;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::stages::Stage;
+
+/// The number of calls in flight.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InFlight(Arc<Counter>);
+
+#[derive(Debug, Default)]
+struct Counter {
+    calls: AtomicU64,
+    /// Somebody waits for changes: only then is telling worth its price.
+    observed: AtomicBool,
+    changed: Notify,
+}
+
+impl InFlight {
+    pub(super) fn now(&self) -> u64 {
+        self.0.calls.load(Ordering::Acquire)
+    }
+
+    /// Waits until the count is not `known`. Cancel safe.
+    pub(super) async fn changed_from(&self, known: u64) -> u64 {
+        self.0.observed.store(true, Ordering::Release);
+        loop {
+            let changed = self.0.changed.notified();
+            let now = self.now();
+            if now != known {
+                return now;
+            }
+            changed.await;
+        }
+    }
+
+    fn begin(&self) -> Guard {
+        self.0.calls.fetch_add(1, Ordering::AcqRel);
+        self.tell();
+        Guard(self.clone())
+    }
+
+    fn tell(&self) {
+        if self.0.observed.load(Ordering::Acquire) {
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+/// One call in flight.
+#[derive(Debug)]
+#[must_use]
+struct Guard(InFlight);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.0.calls.fetch_sub(1, Ordering::AcqRel);
+        self.0.tell();
+    }
+}
+
+/// Makes [`Guarded`] services.
+#[derive(Clone, Debug)]
+pub(super) struct GuardLayer {
+    pub(super) inflight: InFlight,
+    pub(super) stage: Stage,
+}
+
+impl GuardLayer {
+    pub(super) fn guard<S>(&self, inner: S) -> Guarded<S> {
+        Guarded { inner, inflight: self.inflight.clone(), stage: self.stage.clone() }
+    }
+}
+
+impl<S> Layer<S> for GuardLayer {
+    type Service = Guarded<S>;
+
+    fn layer(&self, inner: S) -> Guarded<S> {
+        self.guard(inner)
+    }
+}
+
+/// The routes of a served process, with their calls counted and their panics caught. Layers of a server given to
+/// [`Serve::server`](super::Serve::server) are put around it.
+#[derive(Clone, Debug)]
+pub struct Guarded<S> {
+    inner: S,
+    inflight: InFlight,
+    stage: Stage,
+}
+
+impl<S, B> Service<Request<Body>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<B>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let counts = counts(request.uri().path());
+        let guard = counts.then(|| self.inflight.begin());
+        // Health streams end with the notice, so that their connections can close; calls have their grace.
+        let end = if counts { &self.stage.rest } else { &self.stage.grace }.clone().cancelled_owned();
+        let path = request.uri().path().to_owned();
+        let inner = &mut self.inner;
+        // The unwound state is the handler's own; the next call gets a clone made before, as tonic does it.
+        let call = catch_unwind(AssertUnwindSafe(|| inner.call(request)));
+        Box::pin(async move {
+            let answer = match call {
+                Ok(call) => AssertUnwindSafe(call).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            match answer {
+                Ok(Ok(response)) => {
+                    Ok(response.map(|body| Body::new(GuardedBody { body, end, guard, path, ended: false })))
+                }
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Ok(panicked(&path, &*panic).into_http()),
+            }
+        })
+    }
+}
+
+fn counts(path: &str) -> bool {
+    !path.starts_with("/grpc.health.") && !path.starts_with("/grpc.reflection.")
+}
+
+/// The panic's text goes to the log, not to the caller, who may be anybody.
+fn panicked(path: &str, panic: &(dyn Any + Send)) -> Status {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    metrics::counter!("svc_registry_handler_panics_total").increment(1);
+    tracing::error!(path, panic = %text, "a handler panicked");
+    Status::internal("the handler of this call panicked; see the server's log")
+}
+
+pin_project! {
+    /// A response's body: ends the counting, catches panics of streams, and ends when a stop says so.
+    struct GuardedBody<B> {
+        #[pin]
+        body: B,
+        #[pin]
+        end: WaitForCancellationFutureOwned,
+        guard: Option<Guard>,
+        path: String,
+        ended: bool,
+    }
+}
+
+impl<B> HttpBody for GuardedBody<B>
+where
+    B: HttpBody<Data = Bytes>,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.project();
+        if *this.ended {
+            return Poll::Ready(None);
+        }
+        let body = this.body;
+        let last_words = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
+            Ok(Poll::Ready(frame)) => {
+                if !matches!(frame, Some(Ok(_))) {
+                    *this.guard = None;
+                }
+                return Poll::Ready(frame);
+            }
+            Ok(Poll::Pending) => {
+                ready!(this.end.poll(cx));
+                Status::unavailable("the server is stopping; the stream has to be opened again elsewhere")
+            }
+            Err(panic) => panicked(this.path, &*panic),
+        };
+        *this.ended = true;
+        *this.guard = None;
+        let mut trailers = HeaderMap::new();
+        // A status of ours has a plain message, which always fits into a header.
+        let _ = last_words.add_header(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

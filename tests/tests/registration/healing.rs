@@ -1,0 +1,92 @@
+//! Keys deleted or overwritten, leases revoked: put right at once.
+
+use etcd_client::PutOptions;
+use svc_registry::Weight;
+use svc_tests::etcd::TestEtcd;
+
+use crate::support::{KEY, LIMIT, Look, registered, registrar, report, service, value};
+
+svc_tests::etcd_tests! {
+    /// go-zero#4960: a deleted key never came back.
+    async fn reg_5_a_deleted_key_is_back_within_a_second(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let registration = registered(&registrar(&etcd.url(), 15), "i-1").await;
+        let before = look.there(KEY).await;
+        look.client.delete(KEY, None).await.expect("etcd is up");
+        let took = look.until_there(LIMIT, KEY).await;
+        report("a deleted key is back", took);
+        let after = look.there(KEY).await;
+        assert_eq!((after.value(), after.lease()), (before.value(), before.lease()), "on the same lease");
+        drop(registration);
+    }
+
+    async fn reg_5_a_revoked_lease_is_replaced_within_a_second(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let registration = registered(&registrar(&etcd.url(), 15), "i-1").await;
+        let lease = look.there(KEY).await.lease();
+        look.client.lease_revoke(lease).await.expect("etcd is up");
+        let took = look.until_there(LIMIT, KEY).await;
+        report("the key of a revoked lease is back", took);
+        assert_ne!(look.there(KEY).await.lease(), lease);
+        drop(registration);
+    }
+
+    /// rpcx#420: a put on the dead lease was tried again and again.
+    async fn reg_6_a_put_after_the_lease_is_lost_goes_on_a_fresh_one(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let registration = registered(&registrar(&etcd.url(), 15), "i-1").await;
+        let lease = look.there(KEY).await.lease();
+        // The update meets the dead lease, or the key's DELETE is seen first: the outcome is the same.
+        look.client.lease_revoke(lease).await.expect("etcd is up");
+        registration.update(|instance| instance.set_weight(Weight::new(7).expect("in range")));
+        let took = look
+            .until(LIMIT, "the update is in etcd", KEY, |kv| kv.is_some_and(|kv| value(kv)["weight"] == 7))
+            .await;
+        report("an update on a lost lease", took);
+        assert_ne!(look.there(KEY).await.lease(), lease);
+        assert_eq!(look.leases().await, 1);
+    }
+
+    async fn reg_7_the_key_of_a_killed_service_is_gone_with_its_ttl(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let mut process = service(&etcd, &mut look, "i-1", 2).await;
+        process.kill();
+        // TTL + 2 s on an idle machine.
+        let took = look.until_gone(LIMIT * 4, KEY).await;
+        report("the key of a killed service is gone (TTL 2 s)", took);
+    }
+
+    /// etcd#8185: the late end of an old lease took a key along that had moved to a new one.
+    async fn reg_11_a_late_revoke_of_the_old_lease_leaves_the_key(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let mut killed = service(&etcd, &mut look, "i-1", 60).await;
+        let old = look.there(KEY).await.lease();
+        killed.kill();
+        let successor = registered(&registrar(&etcd.url(), 15), "i-1").await;
+        let moved = look.there(KEY).await;
+        assert_ne!(moved.lease(), old, "re-registered on a lease of its own");
+        look.client.lease_revoke(old).await.expect("it was still there");
+        let after = look.there(KEY).await;
+        assert_eq!(after.mod_revision(), moved.mod_revision(), "untouched");
+        assert!(successor.status().borrow().is_registered());
+    }
+
+    async fn reg_13_a_plain_put_is_put_right_within_a_second(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let registration = registered(&registrar(&etcd.url(), 15), "i-1").await;
+        let before = look.there(KEY).await;
+        let ours = (before.value().to_vec(), before.lease());
+        // What `etcdctl put` does: another value, and no lease.
+        look.client.put(KEY, "10.9.9.9:1", None).await.expect("etcd is up");
+        let took = look
+            .until(LIMIT, "value and lease are ours again", KEY, |kv| {
+                kv.is_some_and(|kv| (kv.value(), kv.lease()) == (ours.0.as_slice(), ours.1))
+            })
+            .await;
+        report("a plain put is put right", took);
+        // Our own value without our lease: it would outlive us.
+        look.client.put(KEY, ours.0.clone(), Some(PutOptions::new())).await.expect("etcd is up");
+        look.until(LIMIT, "the lease is ours again", KEY, |kv| kv.is_some_and(|kv| kv.lease() == ours.1)).await;
+        drop(registration);
+    }
+}
