@@ -325,6 +325,7 @@ impl Entry {
     /// The lease of a commit does not exist: nothing was applied, and the next one goes on another lease.
     pub(super) fn lease_gone(&mut self) {
         self.doing = Doing::Nothing;
+        self.stale |= self.touched.is_some_and(|touched| touched > self.known.revision);
         self.reason = "the lease has run out or was revoked".into();
     }
 

@@ -151,18 +151,24 @@ pub(crate) fn settle(keys: &Keys, seen: &Seen, root: Root, value: &[u8], lease: 
     if stands && seen.record(other).is_none() {
         return None;
     }
-    let at = |held: Option<Revision>| held.unwrap_or_default();
     Some(Change {
-        compares: vec![
-            (keys.serving.clone(), at(seen.serving.as_ref().map(|held| held.mod_revision))),
-            (keys.draining.clone(), at(seen.draining.as_ref().map(|held| held.mod_revision))),
-            (keys.intent.clone(), at(seen.intent.as_ref().map(|wished| wished.mod_revision))),
-            (keys.intent_for_all.clone(), at(seen.intent_for_all.as_ref().map(|wished| wished.mod_revision))),
-            (keys.set.clone(), at(seen.set.as_ref().map(|overridden| overridden.mod_revision))),
-        ],
+        compares: unchanged(keys, seen),
         puts: vec![(keys.record(root).to_owned(), value.to_vec(), lease)],
         deletes: seen.record(other).map(|_| keys.record(other).to_owned()).into_iter().collect(),
     })
+}
+
+/// That none of the five keys has changed since they were read: what is known then holds at the transaction's revision
+/// too, so that every event up to there is old news.
+fn unchanged(keys: &Keys, seen: &Seen) -> Vec<(String, Revision)> {
+    let at = |revision: Option<Revision>| revision.unwrap_or_default();
+    vec![
+        (keys.serving.clone(), at(seen.serving.as_ref().map(|held| held.mod_revision))),
+        (keys.draining.clone(), at(seen.draining.as_ref().map(|held| held.mod_revision))),
+        (keys.intent.clone(), at(seen.intent.as_ref().map(|wished| wished.mod_revision))),
+        (keys.intent_for_all.clone(), at(seen.intent_for_all.as_ref().map(|wished| wished.mod_revision))),
+        (keys.set.clone(), at(seen.set.as_ref().map(|overridden| overridden.mod_revision))),
+    ]
 }
 
 /// Law 4: the transaction that deletes what is ours (by incarnation or lease) and nothing else; `None` if nothing is.
@@ -177,11 +183,9 @@ pub(crate) fn goodbye(
         Some(theirs) => theirs == incarnation,
         None => held.lease != LeaseId::NONE && Some(held.lease) == lease,
     };
-    let (mut compares, mut deletes) = (Vec::new(), Vec::new());
-    for (root, held) in seen.records().filter(|(_, held)| ours(held)) {
-        compares.push((keys.record(root).to_owned(), held.mod_revision));
-        deletes.push(keys.record(root).to_owned());
-    }
+    let ours = seen.records().filter(|(_, held)| ours(held));
+    let deletes: Vec<String> = ours.map(|(root, _)| keys.record(root).to_owned()).collect();
+    let compares = unchanged(keys, seen);
     (!deletes.is_empty()).then_some(Change { compares, puts: Vec::new(), deletes })
 }
 
@@ -326,7 +330,8 @@ mod tests {
         assert_eq!(goodbye(&keys(), &theirs, ME, Some(LEASE)), None, "the successor's key stays");
         let mine = Seen { serving: Some(held(Some(ME), Some(9))), ..theirs.clone() };
         let change = goodbye(&keys(), &mine, ME, None).unwrap();
-        assert_eq!(change.compares, [("/services/greeter/i-1".into(), Revision(7))]);
+        assert_eq!(change.compares, unchanged(&keys(), &mine), "an intent that changes meanwhile is not missed");
+        assert_eq!(change.compares[0], ("/services/greeter/i-1".into(), Revision(7)));
         assert_eq!(change.deletes, ["/services/greeter/i-1"]);
         let successor = goodbye(&keys(), &theirs, ME, Some(LeaseId(5)));
         assert_eq!(successor, None, "it names another owner, be it on our lease");

@@ -404,6 +404,28 @@ fn law_7_remove_takes_the_record_away_until_the_intent_is_gone() {
 }
 
 #[test]
+fn law_7_an_intent_put_while_a_removal_is_under_way_is_not_overlooked() {
+    for told_at_once in [true, false] {
+        let mut world = registered();
+        world.etcd.put(INTENT, &intent(Then::Stay), LeaseId::NONE);
+        world.pass(SECOND * 10);
+        assert_eq!(world.standing(), drained());
+        world.nodes[0].hold_commits = true;
+        world.etcd.put(INTENT, &intent(Then::Remove), LeaseId::NONE);
+        world.pass(SECOND);
+        assert_eq!(world.nodes[0].held.len(), 1, "the removal is on the wire");
+        world.etcd.put(INTENT, &intent(Then::Stay), LeaseId::NONE);
+        if told_at_once {
+            world.settle();
+        }
+        world.nodes[0].hold_commits = false;
+        world.arrive(0);
+        world.pass(SECOND);
+        assert_eq!(world.standing(), drained(), "told at once: {told_at_once}");
+    }
+}
+
+#[test]
 fn law_7_an_override_is_obeyed_within_a_second_and_its_end_too() {
     let mut world = registered();
     let weight = |world: &World| world.etcd.record(SERVING).map(|record| record.weight.get());
