@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use embedded_etcd::EmbeddedEtcd;
+use etcd_client::GetOptions;
 use svc_channel::{BoxIo, connector_fn};
 use svc_registry::intent::{DrainIntent, Then};
 use svc_registry::{
@@ -20,13 +21,17 @@ const LONG: Duration = Duration::from_secs(120);
 
 async fn started() -> (EmbeddedEtcd, Etcd) {
     let server = EmbeddedEtcd::start().await;
+    let etcd = handle_on(&server);
+    (server, etcd)
+}
+
+fn handle_on(server: &EmbeddedEtcd) -> Etcd {
     let dialer = server.dialer();
     let connector = connector_fn(move |_| {
         let dialer = dialer.clone();
         async move { Ok(Box::new(dialer.dial().await?) as BoxIo) }
     });
-    let etcd = Etcd::new(EtcdConfig::default().with_connector(connector)).expect("a valid configuration");
-    (server, etcd)
+    Etcd::new(EtcdConfig::default().with_connector(connector)).expect("a valid configuration")
 }
 
 fn instance() -> Instance {
@@ -228,18 +233,66 @@ async fn the_watch_on_own_keys_survives_compaction_and_lost_streams() {
 async fn a_thousand_instances_share_ten_leases() {
     let (server, etcd) = started().await;
     let registrar = Registrar::new(&etcd);
-    let handles: Vec<_> = (0..1000)
-        .map(|n| {
-            registrar.register(Instance::new("greeter", &format!("i-{n}"), "10.0.0.1:50051").expect("valid"))
-        })
-        .collect();
-    for handle in &handles {
-        until(&mut handle.status(), RegistrationStatus::is_registered).await;
-    }
+    all_registered(&many(&registrar, 1_000)).await;
     assert_eq!(server.hooks().lease_count(), 10);
 }
 
 /// Lets tasks that have been told to end do so.
+/// Registers `count` instances.
+fn many(registrar: &Registrar, count: usize) -> Vec<svc_registry::Registration> {
+    let instance = |n| Instance::new("greeter", &format!("i-{n}"), "10.0.0.1:50051").expect("valid");
+    (0..count).map(|n| registrar.register(instance(n))).collect()
+}
+
+async fn all_registered(registrations: &[svc_registry::Registration]) {
+    for registration in registrations {
+        until(&mut registration.status(), RegistrationStatus::is_registered).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_register_at_once_share_transactions() {
+    let (server, etcd) = started().await;
+    let registrar = Registrar::new(&etcd);
+    all_registered(&many(&registrar, 1_000)).await;
+    // Each transaction that writes is a revision.
+    let revision = server.hooks().revision();
+    assert!(revision < 200, "{revision} revisions for 1,000 instances");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etcd_that_takes_fewer_operations_gets_them_one_by_one() {
+    let server = EmbeddedEtcd::builder().max_txn_ops(5).start().await;
+    let etcd = handle_on(&server);
+    let registrar = Registrar::new(&etcd);
+    let registrations = many(&registrar, 100);
+    all_registered(&registrations).await;
+    for registration in registrations {
+        registration.deregister(LONG).await.expect("etcd is up");
+    }
+    let all = GetOptions::new().with_prefix().with_count_only();
+    let left = etcd.kv().get("/services", Some(all)).await.expect("etcd answers");
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_leaves_holds_up_none_of_those_it_shares_a_transaction_with() {
+    let (server, etcd) = started().await;
+    let registrar = Registrar::new(&etcd);
+    let probe = registrar.register(instance());
+    until(&mut probe.status(), RegistrationStatus::is_registered).await;
+    server.hooks().freeze();
+    let mut registrations = many(&registrar, 50);
+    tokio::time::sleep(Duration::from_millis(100)).await; // their reads are under way
+    let leaver = registrations.remove(7);
+    let left = tokio::spawn(leaver.deregister(LONG));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    server.hooks().thaw();
+    left.await.expect("it ends").expect("etcd is back");
+    all_registered(&registrations).await;
+    assert_eq!(value(&etcd, "/services/greeter/i-7").await, None);
+}
+
 async fn settled_tasks() -> usize {
     tokio::time::sleep(LONG).await;
     tokio::runtime::Handle::current().metrics().num_alive_tasks()

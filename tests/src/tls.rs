@@ -41,7 +41,7 @@ impl Authority {
         self.0.pem()
     }
 
-    /// A certificate for these names and IP addresses, for servers and clients alike.
+    /// A certificate for these names and IP addresses, for servers and clients alike; its common name is the first.
     pub fn issue(&self, names: &[&str]) -> Certified {
         self.sign(&params(names))
     }
@@ -62,7 +62,9 @@ impl Authority {
 
 fn params(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let common = names.first().cloned().unwrap_or_default();
     let mut params = CertificateParams::new(names).expect("names");
+    params.distinguished_name.push(DnType::CommonName, common);
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params

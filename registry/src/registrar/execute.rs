@@ -8,6 +8,8 @@ use etcd_client::{
     TxnResponse,
 };
 
+use futures_util::future::join_all;
+
 use super::entry::Outcome;
 use super::ownership::{Change, Held, Keys, Overridden, Seen, Wished};
 use super::table::Trouble;
@@ -33,36 +35,89 @@ pub(super) async fn revoke(etcd: Etcd, lease: LeaseId) {
     }
 }
 
-/// Reads an instance's five keys at one revision.
-pub(super) async fn read(etcd: Etcd, keys: Keys) -> Result<Seen, Trouble> {
-    let answer = etcd.guarded().kv_client().txn(Txn::new().and_then(gets(&keys))).await;
-    let answer = answer.map_err(|error| trouble(&etcd, &format!("reading {}", keys.serving), error))?;
-    Ok(seen(&answer))
+/// Reads the five keys of each of these instances at one revision; the answers are in their order.
+pub(super) async fn read(etcd: Etcd, all: Vec<&Keys>) -> Vec<Result<Seen, Trouble>> {
+    if let [keys] = all[..] {
+        return vec![read_one(&etcd, keys).await];
+    }
+    let ops: Vec<TxnOp> = all.iter().flat_map(|keys| gets(keys)).collect();
+    match etcd.guarded().kv_client().txn(Txn::new().and_then(ops)).await {
+        Ok(answer) => {
+            let revision = revision(&answer);
+            let mut found = answer.op_responses().into_iter();
+            all.iter().map(|_| Ok(seen(revision, &mut found))).collect()
+        }
+        Err(error) if concerns_all(&error) => {
+            let doing = format!("reading {} and {} more", first_of(&all), all.len() - 1);
+            let trouble = trouble(&etcd, &doing, error);
+            all.iter().map(|_| Err(trouble.clone())).collect()
+        }
+        Err(_) => join_all(all.into_iter().map(|keys| read_one(&etcd, keys))).await,
+    }
 }
 
-/// Sends a transaction whose failure reads the five keys back; perhaps twice, so that it may read what it has done itself.
-pub(super) async fn commit(etcd: Etcd, keys: Keys, change: Change) -> Result<Outcome, Trouble> {
-    let answer = etcd.guarded().kv_client().txn(render(&keys, &change)).await;
-    let answer = answer.map_err(|error| trouble(&etcd, &format!("writing {}", keys.serving), error))?;
+async fn read_one(etcd: &Etcd, keys: &Keys) -> Result<Seen, Trouble> {
+    let answer = etcd.guarded().kv_client().txn(Txn::new().and_then(gets(keys))).await;
+    let answer = answer.map_err(|error| trouble(etcd, &format!("reading {}", keys.serving), error))?;
+    Ok(seen(revision(&answer), &mut answer.op_responses().into_iter()))
+}
+
+/// Sends the transactions of these instances as one, and one by one where that fails, be it for one of them; the answers are in
+/// their order. Perhaps a transaction is sent twice, so that it may read what it has done itself.
+pub(super) async fn commit(etcd: Etcd, all: Vec<(&Keys, &Change)>) -> Vec<Result<Outcome, Trouble>> {
+    if all.len() > 1 {
+        let changes = || all.iter().map(|(_, change)| *change);
+        let compares: Vec<Compare> = changes().flat_map(compares).collect();
+        let ops: Vec<TxnOp> = changes().flat_map(ops).collect();
+        match etcd.guarded().kv_client().txn(Txn::new().when(compares).and_then(ops)).await {
+            Ok(answer) if answer.succeeded() => {
+                let revision = revision(&answer);
+                return all.iter().map(|_| Ok(Outcome::Done(revision))).collect();
+            }
+            Err(error) if concerns_all(&error) => {
+                let keys: Vec<&Keys> = all.iter().map(|(keys, _)| *keys).collect();
+                let doing = format!("writing {} and {} more", first_of(&keys), all.len() - 1);
+                let trouble = trouble(&etcd, &doing, error);
+                return all.iter().map(|_| Err(trouble.clone())).collect();
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    join_all(all.into_iter().map(|(keys, change)| commit_one(&etcd, keys, change))).await
+}
+
+/// Whose failure reads the five keys back.
+async fn commit_one(etcd: &Etcd, keys: &Keys, change: &Change) -> Result<Outcome, Trouble> {
+    let txn = Txn::new().when(compares(change)).and_then(ops(change)).or_else(gets(keys));
+    let answer = etcd.guarded().kv_client().txn(txn).await;
+    let answer = answer.map_err(|error| trouble(etcd, &format!("writing {}", keys.serving), error))?;
     Ok(if answer.succeeded() {
         Outcome::Done(revision(&answer))
     } else {
-        Outcome::Conflict(Box::new(seen(&answer)))
+        Outcome::Conflict(Box::new(seen(revision(&answer), &mut answer.op_responses().into_iter())))
     })
 }
 
-fn render(keys: &Keys, change: &Change) -> Txn {
-    let compares: Vec<Compare> = change
-        .compares
-        .iter()
-        .map(|(key, at)| Compare::mod_revision(key.as_str(), CompareOp::Equal, at.0))
-        .collect();
+/// Whether the same would be said to each of many: etcd could not do anything. A right, a lease or a size is one's own.
+fn concerns_all(error: &etcd_client::Error) -> bool {
+    classify(error).is_transient()
+}
+
+fn first_of<'a>(all: &[&'a Keys]) -> &'a str {
+    all.first().map_or("nothing", |keys| keys.serving.as_str())
+}
+
+fn compares(change: &Change) -> Vec<Compare> {
+    let unchanged =
+        |(key, at): &(String, Revision)| Compare::mod_revision(key.as_str(), CompareOp::Equal, at.0);
+    change.compares.iter().map(unchanged).collect()
+}
+
+fn ops(change: &Change) -> Vec<TxnOp> {
     let puts = change.puts.iter().map(|(key, value, lease)| {
         TxnOp::put(key.as_str(), value.as_slice(), Some(PutOptions::new().with_lease(lease.0)))
     });
-    let deletes = change.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None));
-    let ops: Vec<TxnOp> = puts.chain(deletes).collect();
-    Txn::new().when(compares).and_then(ops).or_else(gets(keys))
+    puts.chain(change.deletes.iter().map(|key| TxnOp::delete(key.as_str(), None))).collect()
 }
 
 fn gets(keys: &Keys) -> Vec<TxnOp> {
@@ -75,14 +130,14 @@ fn revision(answer: &TxnResponse) -> Revision {
     Revision(answer.header().map_or(0, etcd_client::ResponseHeader::revision))
 }
 
-fn seen(answer: &TxnResponse) -> Seen {
-    let mut found = answer.op_responses().into_iter().map(|op| match op {
-        TxnOpResponse::Get(get) => first(get),
+/// What the next five answers say.
+fn seen(revision: Revision, found: &mut impl Iterator<Item = TxnOpResponse>) -> Seen {
+    let mut next = || match found.next() {
+        Some(TxnOpResponse::Get(get)) => first(get),
         _ => None,
-    });
-    let mut next = || found.next().flatten();
+    };
     Seen {
-        revision: revision(answer),
+        revision,
         serving: next().map(held),
         draining: next().map(held),
         intent: next().as_ref().map(wished),

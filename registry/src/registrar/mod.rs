@@ -1,13 +1,14 @@
 //! Registration that heals: a [`Registrar`] keeps the records of a process's instances in etcd, whatever happens.
 //!
 //! ```text
-//! Registrar, Registration (here) -> inbox -> task -> table -> entry, lease, ownership -> actions -> execute -> etcd
+//! Registrar, Registration (here) -> inbox -> task -> table -> entry, lease, ownership -> actions -> calls, execute -> etcd
 //!                        status <-  task <- table <- keepalive answers, watch events, call results, time
 //! ```
 //! The decisions are pure values (`table`, `entry`, `lease`, `ownership`); `task` is the one loop that drives them.
 
 #[cfg(feature = "server")]
 pub(crate) mod address;
+mod calls;
 mod entry;
 mod execute;
 #[cfg(test)]

@@ -330,7 +330,11 @@ mod tests {
         assert_eq!(goodbye(&keys(), &theirs, ME, Some(LEASE)), None, "the successor's key stays");
         let mine = Seen { serving: Some(held(Some(ME), Some(9))), ..theirs.clone() };
         let change = goodbye(&keys(), &mine, ME, None).unwrap();
-        assert_eq!(change.compares, unchanged(&keys(), &mine), "an intent that changes meanwhile is not missed");
+        assert_eq!(
+            change.compares,
+            unchanged(&keys(), &mine),
+            "an intent that changes meanwhile is not missed"
+        );
         assert_eq!(change.compares[0], ("/services/greeter/i-1".into(), Revision(7)));
         assert_eq!(change.deletes, ["/services/greeter/i-1"]);
         let successor = goodbye(&keys(), &theirs, ME, Some(LeaseId(5)));

@@ -1,55 +1,23 @@
 //! The one loop that owns a process's registrations: wishes, etcd's answers and the time go into the table, its
 //! actions go out.
 
-use std::collections::{HashMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures_util::future::{AbortHandle, abortable};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
+use super::calls::{Calls, Commit, Done, Read};
 use super::entry::Outcome;
-use super::execute;
 use super::inbox::{Goodbye, Inbox, Publishers, Wish};
-use super::ownership::Seen;
 use super::status::{Narrator, RegistrationStatus};
-use super::table::{Action, EntryId, GroupId, Table, Trouble};
+use super::table::{Action, EntryId, Table};
 use crate::drain::Phase;
 use crate::etcd::{Etcd, Keepalive, Range, Renewal, WatchEvent, Watcher};
-use crate::name::{InstanceId, LeaseId, ServiceName};
+use crate::name::{InstanceId, ServiceName};
 
-/// How many calls to etcd are under way at once; more would only queue there.
-const CALLS: usize = 64;
 /// The watch on the intents; those of registrations are `2 * id` and `2 * id + 1`, and ids start at 1.
 const INTENTS: u64 = 0;
-
-/// The answer of a call to etcd.
-enum Done {
-    Granted {
-        group: GroupId,
-        lease: LeaseId,
-        result: Result<std::time::Duration, Trouble>,
-    },
-    Revoked {
-        group: GroupId,
-    },
-    Read {
-        entry: EntryId,
-        result: Result<Box<Seen>, Trouble>,
-    },
-    Committed {
-        entry: EntryId,
-        lease: Option<LeaseId>,
-        result: Result<Outcome, Trouble>,
-    },
-    /// Given up by the table.
-    Abandoned,
-}
-
-type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 /// What the outside sees of one registration.
 struct Face {
@@ -67,9 +35,7 @@ pub(super) struct Task {
     keepalive: Keepalive,
     watcher: Watcher,
     faces: HashMap<EntryId, Face>,
-    waiting: VecDeque<(Option<EntryId>, Call)>,
-    calls: FuturesUnordered<Call>,
-    running: HashMap<EntryId, AbortHandle>,
+    calls: Calls,
     narrator: Narrator,
 }
 
@@ -78,13 +44,11 @@ impl Task {
         Task {
             keepalive: Keepalive::start(etcd.clone()),
             watcher: Watcher::start(etcd.clone()),
+            calls: Calls::new(etcd.clone()),
             etcd,
             table,
             inbox,
             faces: HashMap::new(),
-            waiting: VecDeque::new(),
-            calls: FuturesUnordered::new(),
-            running: HashMap::new(),
             narrator: Narrator::default(),
         }
     }
@@ -96,11 +60,7 @@ impl Task {
             for action in self.table.actions() {
                 self.act(action, now);
             }
-            while self.calls.len() < CALLS
-                && let Some((_, call)) = self.waiting.pop_front()
-            {
-                self.calls.push(call);
-            }
+            self.calls.send();
             if self.inbox.is_closed() && self.table.is_empty() {
                 return;
             }
@@ -112,7 +72,11 @@ impl Task {
                         self.wish(entry, wish, Instant::now());
                     }
                 }
-                Some(done) = self.calls.next() => self.done(done, Instant::now()),
+                done = self.calls.next() => {
+                    for done in done {
+                        self.done(done, Instant::now());
+                    }
+                }
                 Some(answer) = self.keepalive.next() => self.table.answer(answer, Instant::now()),
                 Some(event) = self.watcher.next() => self.event(event, Instant::now()),
                 () = until(wakeup) => self.table.tick(Instant::now()),
@@ -159,11 +123,9 @@ impl Task {
             Done::Granted { group, lease, result } => self.table.granted(group, lease, result, now),
             Done::Revoked { group } => self.table.revoked(group),
             Done::Read { entry, result } => {
-                self.running.remove(&entry);
                 self.table.read(entry, result.map(|seen| *seen), now);
             }
             Done::Committed { entry, lease, result } => {
-                self.running.remove(&entry);
                 let outcome = match &result {
                     Ok(Outcome::Done(_)) => "applied",
                     Ok(Outcome::Conflict(_)) => "conflict",
@@ -172,7 +134,6 @@ impl Task {
                 metrics::counter!("svc_registry_writes_total", "result" => outcome).increment(1);
                 self.table.committed(entry, lease, result, now);
             }
-            Done::Abandoned => {}
         }
     }
 
@@ -200,30 +161,12 @@ impl Task {
     }
 
     fn act(&mut self, action: Action, now: Instant) {
-        let etcd = self.etcd.clone();
         match action {
-            Action::Grant { group, lease, ttl } => self.call(None, async move {
-                Done::Granted { group, lease, result: execute::grant(etcd, lease, ttl).await }
-            }),
-            Action::Revoke { group, lease } => self.call(None, async move {
-                execute::revoke(etcd, lease).await;
-                Done::Revoked { group }
-            }),
-            Action::Read { entry, keys } => self.call(Some(entry), async move {
-                Done::Read { entry, result: execute::read(etcd, keys).await.map(Box::new) }
-            }),
-            Action::Commit { entry, keys, change } => {
-                let lease = change.puts.first().map(|(_, _, lease)| *lease);
-                self.call(Some(entry), async move {
-                    Done::Committed { entry, lease, result: execute::commit(etcd, keys, change).await }
-                });
-            }
-            Action::Abandon { entry } => {
-                self.waiting.retain(|(waiting, _)| *waiting != Some(entry));
-                if let Some(running) = self.running.remove(&entry) {
-                    running.abort();
-                }
-            }
+            Action::Grant { group, lease, ttl } => self.calls.grant(group, lease, ttl),
+            Action::Revoke { group, lease } => self.calls.revoke(group, lease),
+            Action::Read { entry, keys } => self.calls.read(Read { entry, keys }),
+            Action::Commit { entry, keys, change } => self.calls.commit(Commit { entry, keys, change }),
+            Action::Abandon { entry } => self.calls.abandon(entry),
             Action::Renew { lease, patience } => {
                 metrics::counter!("svc_registry_keepalives_total").increment(1);
                 // A full queue is a stuck stream: it is dropped for its silence, and the next third asks again.
@@ -268,19 +211,6 @@ impl Task {
                 }
             }
         }
-    }
-
-    /// Queues a call. At most one of an entry is under way, and can be abandoned: its future is dropped by this
-    /// task itself, so nothing is sent after that.
-    fn call(&mut self, entry: Option<EntryId>, call: impl Future<Output = Done> + Send + 'static) {
-        let Some(id) = entry else {
-            self.waiting.push_back((None, Box::pin(call)));
-            return;
-        };
-        let (call, handle) = abortable(call);
-        self.running.insert(id, handle);
-        let call = async move { call.await.unwrap_or(Done::Abandoned) };
-        self.waiting.push_back((entry, Box::pin(call)));
     }
 }
 

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use svc_registry::{Etcd, EtcdConfig, Registrar};
+use svc_registry::{Etcd, EtcdConfig, Registrar, RegistrationStatus};
 use svc_tests::etcd::{Kind, Options, ServerTls, TestEtcd, run};
 use svc_tests::tls::{Authority, Certified};
 use tempfile::TempDir;
 
-use crate::support::{KEY, LONG, Look, registered};
+use crate::support::{KEY, LONG, Look, instance, registered, until_status};
+use crate::users::{USER, enable, root};
 
 /// The certificates of one test, as files.
 struct Pki {
@@ -23,6 +24,7 @@ impl Pki {
         pki.put("other-ca.pem", &stranger.pem());
         pki.pair("server", &ca.issue(&["127.0.0.1", "etcd.test"]));
         pki.pair("client", &ca.issue(&["client"]));
+        pki.pair(USER, &ca.issue(&[USER]));
         pki.pair("stranger", &stranger.issue(&["client"]));
         pki
     }
@@ -67,6 +69,30 @@ async fn a_registration_lives_over_mutual_tls(etcd: TestEtcd, pki: &Pki) {
     assert!(look.get(KEY).await.is_none());
 }
 
+/// Without a user of the configuration etcd takes the certificate's common name for one.
+async fn a_certificates_common_name_is_the_user(etcd: TestEtcd, pki: &Pki) {
+    enable(&etcd).await;
+    let as_user = |name: &str| {
+        let identity = Some((pki.at(&format!("{name}.pem")), pki.at(&format!("{name}.key"))));
+        Etcd::new(config(&etcd.tls_url(), &pki.at("ca.pem"), identity)).expect("inside a runtime")
+    };
+    let ours = as_user(USER);
+    ours.ready(LONG).await.expect("etcd answers over TLS");
+    let registrar = Registrar::new(&ours);
+    let registration = registered(&registrar, "i-1").await;
+    assert_eq!(root(&etcd).await.get(KEY, None).await.expect("root may").count(), 1);
+    registration.deregister(LONG).await.expect("etcd is there");
+    assert_eq!(root(&etcd).await.get(KEY, None).await.expect("root may").count(), 0);
+
+    let nobody = as_user("client");
+    let registrar = Registrar::new(&nobody);
+    let registration = registrar.register(instance("i-1"));
+    let denied = |status: &RegistrationStatus| status.reason().contains("denied");
+    until_status("denied", &registration, denied).await;
+    let said = registration.status().borrow().reason().to_owned();
+    assert!(said.contains("grant"), "{said} says the remedy");
+}
+
 async fn what_cannot_be_is_said_with_the_remedy(etcd: TestEtcd, pki: &Pki) {
     let url = etcd.tls_url();
     let stranger = Some((pki.at("stranger.pem"), pki.at("stranger.key")));
@@ -108,4 +134,16 @@ fn what_cannot_be_is_said_with_the_remedy_etcd_3_4() {
 fn what_cannot_be_is_said_with_the_remedy_etcd_3_5() {
     let pki = Pki::new();
     run(Kind::Etcd35, &pki.options(), |etcd| what_cannot_be_is_said_with_the_remedy(etcd, &pki));
+}
+
+#[test]
+fn a_certificates_common_name_is_the_user_etcd_3_4() {
+    let pki = Pki::new();
+    run(Kind::Etcd34, &pki.options(), |etcd| a_certificates_common_name_is_the_user(etcd, &pki));
+}
+
+#[test]
+fn a_certificates_common_name_is_the_user_etcd_3_5() {
+    let pki = Pki::new();
+    run(Kind::Etcd35, &pki.options(), |etcd| a_certificates_common_name_is_the_user(etcd, &pki));
 }

@@ -17,11 +17,11 @@ use svc_tests::etcd::{Kind, Options, TestEtcd, run};
 
 use crate::support::{KEY, LIMIT, LONG, Look, instance, registered, report, until_status, value};
 
-const USER: &str = "greeter-user";
+pub(crate) const USER: &str = "greeter-user";
 const PASSWORD: &str = "hunter2-is-secret";
 
 /// Users with the rights that DESIGN gives a service: its own keys, and everybody's to read. Then authentication is on.
-async fn enable(etcd: &TestEtcd) {
+pub(crate) async fn enable(etcd: &TestEtcd) {
     let mut client = etcd.client().await;
     client.user_add("root", "root", None).await.expect("no users yet");
     client.role_add("root").await.expect("no roles yet");
@@ -39,7 +39,7 @@ async fn enable(etcd: &TestEtcd) {
     client.auth_enable().await.expect("there is a root");
 }
 
-async fn root(etcd: &TestEtcd) -> Client {
+pub(crate) async fn root(etcd: &TestEtcd) -> Client {
     let options = ConnectOptions::new().with_user("root", "root");
     Client::connect([etcd.url()], Some(options)).await.expect("root may")
 }
