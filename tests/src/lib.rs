@@ -2,7 +2,7 @@
 //!
 //! [`backends`] are greeters that a test slows down, stops and restarts, [`raw_h2`] peers that break the rules of
 //! HTTP/2, [`tls`] makes certificates, [`process`] children for signals and questions; [`etcd`] gives each test an etcd of its own, the
-//! embedded one and real ones alike, [`postgres`] a real PostgreSQL; [`ports`] finds loopback ports for the processes that cannot be told to listen on
+//! embedded one and real ones alike, [`postgres`] a real PostgreSQL, [`database`] runs a law on that and on SQLite; [`ports`] finds loopback ports for the processes that cannot be told to listen on
 //! port 0; [`tools`] knows where `make tools` puts what the tests need of the outside.
 
 #![allow(
@@ -11,6 +11,7 @@
 )]
 
 pub mod backends;
+pub mod database;
 pub mod etcd;
 pub mod ports;
 pub mod postgres;

@@ -18,13 +18,8 @@ mod service;
 mod store;
 mod sweeper;
 
+pub use crate::database::DatabaseUrl;
 pub use args::BalanceArgs;
 pub use service::Balance;
-pub use store::{DatabaseUrl, Error, Fault, Figures, Store, Terms};
+pub use store::{Error, Fault, Figures, Store, Terms};
 pub use sweeper::Sweeper;
-
-/// Milliseconds since 1970, by this machine's clock.
-fn now_ms() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}

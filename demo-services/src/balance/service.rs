@@ -1,14 +1,14 @@
 //! The gRPC service: each method checks its request, asks the store, and says what came of it.
 
-use prost_types::Timestamp;
 use svc_proto::balance::v1 as proto;
 use svc_proto::balance::v1::balance_server::Balance as BalanceV1;
 use tonic::{Request, Response, Status};
 
 use super::ledger::{Refusal, State, Transaction};
 use super::page::Page;
+use super::request;
 use super::store::{Error, Store, Terms};
-use super::{now_ms, request};
+use crate::time::{now_ms, timestamp};
 
 /// The service over a store; cheap to clone.
 #[derive(Clone, Debug)]
@@ -136,9 +136,4 @@ fn state(state: State) -> proto::State {
         State::Expired => proto::State::Expired,
         State::Added => proto::State::Added,
     }
-}
-
-fn timestamp(ms: i64) -> Timestamp {
-    let nanos = ms.rem_euclid(1000) * 1_000_000;
-    Timestamp { seconds: ms.div_euclid(1000), nanos: i32::try_from(nanos).unwrap_or_default() }
 }

@@ -10,8 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ledger::End;
-use super::now_ms;
 use super::store::{Error, Store};
+use crate::time::now_ms;
 
 /// How many are read at a time.
 const AT_ONCE: u32 = 100;

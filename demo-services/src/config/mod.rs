@@ -145,11 +145,12 @@ mod tests {
     use clap::CommandFactory;
 
     use crate::balance::BalanceArgs;
+    use crate::gift::GiftArgs;
     use crate::greeter::GreeterArgs;
 
     #[test]
     fn every_long_flag_has_its_variable() {
-        let commands = [GreeterArgs::command(), BalanceArgs::command()];
+        let commands = [GreeterArgs::command(), BalanceArgs::command(), GiftArgs::command()];
         for arg in commands.iter().flat_map(clap::Command::get_arguments) {
             let Some(long) = arg.get_long().filter(|long| !["help", "version"].contains(long)) else {
                 continue;

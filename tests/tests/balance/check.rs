@@ -5,8 +5,7 @@ use std::process::Output;
 use tokio::process::Command;
 
 use crate::crashes::balance_binary;
-use crate::database_tests;
-use crate::support::{Database, Instance};
+use crate::support::{Database, Instance, database_tests};
 
 async fn check(database: &Database, arguments: &[&str]) -> Output {
     let mut command = Command::new(balance_binary());

@@ -17,8 +17,7 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::database_tests;
-use crate::support::{Client, Database, Instance, freeze, operation, seed};
+use crate::support::{Client, Database, Instance, database_tests, freeze, operation, seed};
 
 /// The service's binary. `cargo test --workspace` has built it; a test of this crate alone builds it first.
 pub(crate) fn balance_binary() -> PathBuf {

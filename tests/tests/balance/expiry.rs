@@ -5,8 +5,7 @@ use std::time::Duration;
 use svc_proto::balance::v1::State;
 use tonic::Code;
 
-use crate::database_tests;
-use crate::support::{Client, Instance, limited, terms, time};
+use crate::support::{Client, Instance, database_tests, limited, terms, time};
 
 /// Short for a limit, and long beside what a test does before it.
 const LIMIT: Duration = Duration::from_millis(500);

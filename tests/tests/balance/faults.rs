@@ -7,8 +7,7 @@ use svc_tests::postgres::Postgres;
 use tokio::task::JoinSet;
 use tonic::{Code, Request};
 
-use crate::database_tests;
-use crate::support::{Client, Database, Instance, freeze, seed};
+use crate::support::{Client, Database, Instance, database_tests, freeze, seed};
 
 database_tests! {
     async fn callers_that_hang_up_leave_nothing_half_done(database: Database) {
@@ -167,7 +166,7 @@ async fn a_database_that_is_away_is_said_and_found_again() {
 async fn a_locked_sqlite_costs_callers_their_deadline_and_no_more() {
     use sqlx::{Connection, SqliteConnection};
 
-    let database = Database::Sqlite(tempfile::tempdir().expect("a folder"));
+    let database = Database::sqlite();
     let instance = Instance::start(&database).await;
     instance.client.add(1, 10, "in").await.expect("it is issued");
     let mut holder = SqliteConnection::connect(&database.address()).await.expect("it is there");

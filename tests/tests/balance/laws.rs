@@ -7,8 +7,7 @@ use svc_proto::balance::v1::{
 use tonic::Code;
 use tonic_types::StatusExt;
 
-use crate::database_tests;
-use crate::support::{Instance, freeze, operation, time};
+use crate::support::{Instance, database_tests, freeze, operation, time};
 
 /// The largest amount and user id.
 const MAX: i64 = (1 << 53) - 1;

@@ -14,8 +14,7 @@ use svc_proto::balance::v1::{AddUserCoinOperation, FreezeUserCoinForGiftRequest,
 use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
-use crate::database_tests;
-use crate::support::{Client, Database, Instance, SHARE, freeze, operation, seed};
+use crate::support::{Client, Database, Instance, SHARE, database_tests, freeze, operation, seed};
 
 /// Few enough to meet all the time.
 const USERS: i64 = 6;

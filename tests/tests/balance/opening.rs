@@ -5,8 +5,7 @@ use std::time::Duration;
 use demo_services::balance::{DatabaseUrl, Store};
 use svc_tests::postgres::Postgres;
 
-use crate::database_tests;
-use crate::support::{Database, Instance};
+use crate::support::{Database, Instance, database_tests};
 
 database_tests! {
     async fn instances_that_start_together_on_a_new_database_all_start(database: Database) {
@@ -48,7 +47,7 @@ database_tests! {
         let refused = Store::open_existing(&database.url()).await.expect_err("there is none").to_string();
         assert!(refused.contains("--database"), "{refused}");
         if let Database::Sqlite(folder) = &database {
-            assert!(!folder.path().join("balance.db").exists());
+            assert!(!folder.path().join("test.db").exists());
         }
     }
 }

@@ -5,120 +5,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use demo_services::balance::ledger::Share;
-use demo_services::balance::{Balance, DatabaseUrl, Figures, Store, Sweeper, Terms};
-use sqlx::{Connection, Executor, SqliteConnection};
+use demo_services::balance::{Balance, Store, Sweeper, Terms};
 use svc_proto::balance::v1::balance_client::BalanceClient;
 use svc_proto::balance::v1::balance_server::BalanceServer;
 use svc_proto::balance::v1::{
     AddUserCoinOperation, BatchAddUserCoinRequest, CompleteTransactionRequest, CompleteTransactionResponse,
     FreezeUserCoinForGiftRequest, GetBalanceRequest, ListTransactionsRequest, Outcome, Transaction,
 };
-use svc_tests::postgres::Postgres;
-use tempfile::TempDir;
+pub(crate) use svc_tests::database::Database;
+pub(crate) use svc_tests::database_tests;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::transport::{Channel, Server};
 
-/// How long one test may take. A test that hangs fails by this.
-const TEST_LIMIT: Duration = Duration::from_secs(180);
-
 /// What the receiver of a gift is paid of it here, in percent.
 pub(crate) const SHARE: i64 = 70;
 
-/// A database of a test's own.
-#[derive(Debug)]
-pub(crate) enum Database {
-    Sqlite(TempDir),
-    Postgres(Box<Postgres>),
-}
-
-impl Database {
-    pub(crate) fn address(&self) -> String {
-        match self {
-            Database::Sqlite(folder) => format!("sqlite://{}", folder.path().join("balance.db").display()),
-            Database::Postgres(postgres) => postgres.url(),
-        }
-    }
-
-    pub(crate) fn url(&self) -> DatabaseUrl {
-        self.address().parse().expect("an address")
-    }
-
-    /// Runs SQL behind the service's back.
-    pub(crate) async fn execute(&self, sql: &str) {
-        match self {
-            Database::Sqlite(_) => {
-                let mut connection = SqliteConnection::connect(&self.address()).await.expect("it is there");
-                connection.execute(sql).await.expect("it runs");
-                connection.close().await.expect("it closes");
-            }
-            Database::Postgres(postgres) => {
-                postgres.connect().await.execute(sql).await.expect("it runs");
-            }
-        }
-    }
-
-    /// What the service's own check says.
-    pub(crate) async fn figures(&self) -> Figures {
-        let store = Store::open_existing(&self.url()).await.expect("it is there");
-        let figures = store.check().await.expect("it answers");
-        store.close().await;
-        figures
-    }
-
-    /// Everything adds up.
-    pub(crate) async fn is_sound(&self) -> Figures {
-        let figures = self.figures().await;
-        assert!(figures.ok, "{figures}");
-        figures
-    }
-}
-
-/// Runs one law on one database; what `database_tests!` expands to.
+/// Runs one law on one database; what has to be built first is no part of its time.
 pub(crate) fn run<F: Future<Output = ()>>(is_postgres: bool, law: impl FnOnce(Database) -> F) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime for the test");
-    // What has to be built first is no part of the test's time.
     crate::crashes::balance_binary();
-    runtime.block_on(async {
-        let database = if is_postgres {
-            let Some(postgres) = Postgres::start().await else { return };
-            Database::Postgres(Box::new(postgres))
-        } else {
-            Database::Sqlite(tempfile::tempdir().expect("a folder"))
-        };
-        let law = Box::pin(law(database));
-        tokio::time::timeout(TEST_LIMIT, law).await.expect("the test hangs");
-    });
-}
-
-/// A test of each law for each database.
-#[macro_export]
-macro_rules! database_tests {
-    ($($(#[$meta:meta])* async fn $name:ident($database:ident: Database) $body:block)*) => {$(
-        $(#[$meta])*
-        mod $name {
-            #[allow(unused_imports, reason = "a law may need nothing from around it")]
-            use super::*;
-
-            async fn law($database: $crate::support::Database) $body
-
-            #[test]
-            fn sqlite() {
-                $crate::support::run(false, law);
-            }
-
-            #[test]
-            fn postgres() {
-                $crate::support::run(true, law);
-            }
-        }
-    )*};
+    svc_tests::database::run(is_postgres, law);
 }
 
 /// The seed of a test that draws: `BALANCE_SEED`, or a new one; printed, so that it can be played again.

@@ -6,5 +6,6 @@ mod answers;
 mod binaries;
 mod doubles;
 mod events;
+mod gifts;
 mod page;
 mod support;

@@ -3,7 +3,8 @@
 use sqlx::{AnyConnection, Row};
 
 use super::super::ledger::{Account, Book, Kind, Posting, Uid};
-use super::{Dialect, Error, groups};
+use super::Error;
+use crate::database::{Dialect, groups};
 
 /// The first step of a transaction, its beginning.
 pub(super) const BEGINNING: i64 = 1;

@@ -88,8 +88,8 @@ impl Store {
     /// # Errors
     /// The database is away. That something does not add up is no error here: see [`Figures::ok`].
     pub async fn check(&self) -> Result<Figures, Error> {
-        let mut connection = self.readers.acquire().await?;
-        let mut snapshot = connection.begin_with(self.dialect.begin_snapshot()).await?;
+        let mut connection = self.0.readers.acquire().await?;
+        let mut snapshot = connection.begin_with(self.0.dialect.begin_snapshot()).await?;
         let figures = figures(&mut snapshot).await;
         // Nothing was written.
         let _ = snapshot.rollback().await;

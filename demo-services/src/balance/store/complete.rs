@@ -4,8 +4,8 @@ use sqlx::AnyConnection;
 
 use super::super::ledger::{End, Refusal, Step, Transaction};
 use super::read::{COLUMNS, state_name, transaction};
-use super::write::Job;
-use super::{Dialect, Error, Store, book};
+use super::{Error, Store, book};
+use crate::database::{Dialect, Job};
 
 impl Store {
     /// Ends a transaction; the same end again changes nothing.
@@ -13,7 +13,7 @@ impl Store {
     /// # Errors
     /// There is none of this name; it has ended otherwise; the receiver's account would hold too much.
     pub async fn complete(&self, tx_id: &str, end: End, now_ms: i64) -> Result<Transaction, Error> {
-        self.write(Complete { tx_id: tx_id.to_owned(), end, now_ms }).await
+        self.0.write(Complete { tx_id: tx_id.to_owned(), end, now_ms }).await
     }
 }
 
@@ -25,6 +25,7 @@ struct Complete {
 
 impl Job for Complete {
     type Answer = Transaction;
+    type Refusal = Refusal;
 
     async fn run(&self, connection: &mut AnyConnection, dialect: Dialect) -> Result<Transaction, Error> {
         let read = format!("SELECT {COLUMNS} FROM transactions WHERE tx_id = $1{}", dialect.for_update());

@@ -5,9 +5,7 @@
 //! written down. Whatever fails on the way has not happened.
 //!
 //! ```text
-//! open.rs      address -> connections, migrations
-//! write.rs     one database transaction, tried again where that can help
-//! order.rs     freeze, add       } what is done in it
+//! order.rs     freeze, add             } what is done in one database transaction
 //! complete.rs  confirm, refund, expire }
 //! book.rs      the accounts and the entries, for both
 //! read.rs      balances, pages, what is due
@@ -21,146 +19,58 @@
 mod book;
 mod check;
 mod complete;
-mod open;
 mod order;
 mod read;
-mod write;
-
-use sqlx::AnyPool;
 
 use super::ledger::Refusal;
+use crate::database::{self, Database, DatabaseUrl, Mode, Schema};
 
 pub use check::{Fault, Figures};
-pub use open::DatabaseUrl;
 pub use order::Terms;
+
+/// Why the store did not do what it was asked.
+pub type Error = database::Error<Refusal>;
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::Refused(refusal)
+    }
+}
+
+/// The schema's history. A step that was released is never changed: the next one is added.
+const SCHEMA: Schema = Schema {
+    sqlite: &[(1, "ledger", include_str!("../../../migrations/balance/sqlite/1_ledger.sql"))],
+    postgres: &[(1, "ledger", include_str!("../../../migrations/balance/postgres/1_ledger.sql"))],
+};
 
 /// The ledger's database; clones share its connections.
 #[derive(Clone, Debug)]
-pub struct Store {
-    /// One connection on SQLite, which lets one write at a time: so the queue is a fair one.
-    writers: AnyPool,
-    /// Those that read while others write.
-    readers: AnyPool,
-    dialect: Dialect,
-}
+pub struct Store(Database);
 
-/// Where the databases differ, their migrations aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    Sqlite,
-    Postgres,
-}
-
-impl Dialect {
-    /// How a transaction that writes begins.
-    fn begin(self) -> &'static str {
-        match self {
-            // A lock that is taken only at the first write may come too late: what was read may be old by then.
-            Dialect::Sqlite => "BEGIN IMMEDIATE",
-            Dialect::Postgres => "BEGIN",
-        }
+impl Store {
+    /// Opens the ledger at `url`, made if it is not there yet, and brings its schema up to date. A database that is away
+    /// is waited for, up to half a minute.
+    ///
+    /// # Errors
+    /// It stays away; it refuses us; what is there is not ours, or from a newer version.
+    pub async fn open(url: &DatabaseUrl) -> Result<Store, Error> {
+        Ok(Store(Database::open(url, SCHEMA).await?))
     }
 
-    /// How a transaction that reads several times sees one state throughout.
-    fn begin_snapshot(self) -> &'static str {
-        match self {
-            Dialect::Sqlite => "BEGIN DEFERRED",
-            Dialect::Postgres => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        }
+    /// Opens a ledger that is there, and changes nothing.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn open_existing(url: &DatabaseUrl) -> Result<Store, Error> {
+        let database = Database::connect(url, Mode::Existing)?;
+        let found =
+            sqlx::query("SELECT 1 FROM transactions WHERE seq = 0").fetch_optional(&database.readers).await;
+        found.map_err(|error| Error::from(error).at(url))?;
+        Ok(Store(database))
     }
 
-    /// Ends a query whose rows are to be locked.
-    fn for_update(self) -> &'static str {
-        match self {
-            // The whole database is.
-            Dialect::Sqlite => "",
-            Dialect::Postgres => " FOR UPDATE",
-        }
-    }
-}
-
-/// Why the store did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The ledger says no; nothing has changed.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The database cannot be reached, or is too busy. A write may have been carried out; it may be repeated.
-    #[error("the database cannot be reached or is too busy: {0}")]
-    Away(String),
-    /// The database says what it never should.
-    #[error("the database: {0}")]
-    Database(#[source] sqlx::Error),
-    /// The address, or what is found there, cannot be used.
-    #[error("{0}")]
-    Configuration(String),
-    /// A bug of ours.
-    #[error("{0}")]
-    Internal(String),
-}
-
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Error {
-        let away = match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => true,
-            // What PostgreSQL says while it starts and stops, and when it is out of connections or of disk; what SQLite
-            // says when the lock, or the disk, is not to be had.
-            sqlx::Error::Database(error) => error.code().is_some_and(|code| is_away(&code)),
-            _ => false,
-        };
-        if away { Error::Away(error.to_string()) } else { Error::Database(error) }
-    }
-}
-
-/// Whether this code, of either database, will pass by itself.
-///
-/// PostgreSQL, "PostgreSQL Error Codes": classes 08 (connection), 53 (resources), 57 (operator intervention), 40
-/// (rollback: deadlock, serialization) and 55P03 (a lock was not had in time). SQLite, "Result and Error Codes": 5 is
-/// SQLITE_BUSY, 6 SQLITE_LOCKED, 10 SQLITE_IOERR, 13 SQLITE_FULL; the low byte of an extended code says which it is.
-fn is_away(code: &str) -> bool {
-    if code.len() == 5 {
-        return ["08", "40", "53", "57"].iter().any(|class| code.starts_with(class))
-            || ["25P03", "55P03"].contains(&code);
-    }
-    code.parse::<u32>().is_ok_and(|code| [5, 6, 10, 13].contains(&(code & 0xff)))
-}
-
-/// `rows` groups of `columns` parameters: `($1, $2), ($3, $4)`.
-fn groups(rows: usize, columns: usize) -> String {
-    let mut text = String::with_capacity(rows * columns * 6);
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 1..=columns {
-            let comma = if column == 1 { "" } else { ", " };
-            text.push_str(&format!("{comma}${}", row * columns + column));
-        }
-        text.push(')');
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parameters_are_numbered_through_all_groups() {
-        assert_eq!(groups(1, 1), "($1)");
-        assert_eq!(groups(2, 3), "($1, $2, $3), ($4, $5, $6)");
-    }
-
-    #[test]
-    fn what_passes_by_itself_is_told_from_what_does_not() {
-        for code in
-            ["40001", "40P01", "08006", "57P01", "57014", "53300", "55P03", "25P03", "5", "517", "6", "10"]
-        {
-            assert!(is_away(code), "{code}");
-        }
-        for code in ["23505", "42P01", "23514", "19", "2067", "1", "11", ""] {
-            assert!(!is_away(code), "{code}");
-        }
+    /// Ends its connections; what is being written is awaited, within a limit.
+    pub async fn close(&self) {
+        self.0.close().await;
     }
 }

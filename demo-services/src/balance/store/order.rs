@@ -7,8 +7,8 @@ use sqlx::{AnyConnection, Row};
 
 use super::super::ledger::{Order, Refusal, Share, State, Transaction};
 use super::read::{COLUMNS, transaction};
-use super::write::Job;
-use super::{Dialect, Error, Store, book, groups};
+use super::{Error, Store, book};
+use crate::database::{Dialect, Job, groups};
 
 /// On what terms coins are frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Store {
             expires_ms: Some(now_ms.saturating_add(limit)),
             completed_ms: None,
         };
-        let done = self.write(CarryOut { new: vec![new] }).await?;
+        let done = self.0.write(CarryOut { new: vec![new] }).await?;
         done.into_iter().next().ok_or_else(|| Error::Internal("an order without an answer".to_owned()))
     }
 
@@ -56,7 +56,7 @@ impl Store {
             expires_ms: None,
             completed_ms: Some(now_ms),
         });
-        self.write(CarryOut { new: new.collect() }).await
+        self.0.write(CarryOut { new: new.collect() }).await
     }
 }
 
@@ -72,6 +72,7 @@ struct CarryOut {
 
 impl Job for CarryOut {
     type Answer = Vec<Transaction>;
+    type Refusal = Refusal;
 
     async fn run(&self, connection: &mut AnyConnection, dialect: Dialect) -> Result<Self::Answer, Error> {
         let begun = self.insert(connection).await?;

@@ -18,7 +18,7 @@ impl Store {
     pub async fn balance(&self, uid: Uid) -> Result<(i64, i64), Error> {
         let (mut available, mut frozen) = (0, 0);
         let query = sqlx::query("SELECT kind, balance FROM accounts WHERE uid = $1").bind(uid.get());
-        for row in query.fetch_all(&self.readers).await? {
+        for row in query.fetch_all(&self.0.readers).await? {
             match row.try_get(0)? {
                 "available" => available = row.try_get(1)?,
                 _ => frozen = row.try_get(1)?,
@@ -44,7 +44,7 @@ impl Store {
             .bind(uid.get())
             .bind(before.unwrap_or(i64::MAX))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.readers)
+            .fetch_all(&self.0.readers)
             .await?;
         rows.iter().map(transaction).collect()
     }
@@ -70,7 +70,7 @@ impl Store {
         .bind(time)
         .bind(seq)
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(&self.0.readers)
         .await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?)))).collect()
     }

@@ -2,16 +2,17 @@
 //!
 //! A write that has begun is carried through, whatever becomes of its caller: it runs in a task of its own, since a
 //! caller that hangs up would otherwise leave a connection in the middle of a transaction. It is tried again where the
-//! database gave way to another write or lost us, which is safe as all writes are known by their `biz_id` or by the
-//! transaction that they end.
+//! database gave way to another write or lost us, which is safe as a [`Job`] that was carried out finds so when it is
+//! run again.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, Connection};
 
-use super::{Dialect, Error, Store};
+use super::{Database, Dialect, Error};
 
 /// How long one try may take once it has a connection, so that a database that has gone silent does not keep it.
 /// Above the limits that the database itself keeps, so that its answer comes first.
@@ -23,25 +24,29 @@ const TRIES: u32 = 5;
 /// The first pause between two tries is up to this long; each later one up to twice as long.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What happens within one database transaction. It may be run several times; only the last run counts.
-pub(super) trait Job: Send + Sync + 'static {
+/// What happens within one database transaction. It may be run several times; only the last run counts, unless the one
+/// before was committed and its answer lost: then the last one finds everything done.
+pub(crate) trait Job: Send + Sync + 'static {
     /// What the caller is told.
     type Answer: Send + 'static;
+
+    /// How the service says no.
+    type Refusal: Display + Send + 'static;
 
     /// Does it. An error takes back whatever was written.
     fn run(
         &self,
         connection: &mut AnyConnection,
         dialect: Dialect,
-    ) -> impl Future<Output = Result<Self::Answer, Error>> + Send;
+    ) -> impl Future<Output = Result<Self::Answer, Error<Self::Refusal>>> + Send;
 }
 
-impl Store {
+impl Database {
     /// Carries out a job.
     ///
     /// # Cancel safety
     /// Dropped while it waits for a connection, nothing has happened; later, a try that has begun ends by itself.
-    pub(super) async fn write<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
+    pub(crate) async fn write<J: Job>(&self, job: J) -> Result<J::Answer, Error<J::Refusal>> {
         let job = Arc::new(job);
         for tried in 1.. {
             // Who has waited for this in vain waits no second time.
@@ -62,7 +67,7 @@ async fn attempt<J: Job>(
     mut connection: PoolConnection<Any>,
     job: Arc<J>,
     dialect: Dialect,
-) -> Result<J::Answer, Error> {
+) -> Result<J::Answer, Error<J::Refusal>> {
     // Owner: this call, which awaits it, or nobody once the call is gone. Ends: by itself, within LIMIT. Bound: one for
     // each connection of the pool. Its error is this call's.
     let attempt = tokio::spawn(async move {
@@ -82,7 +87,7 @@ async fn transact<J: Job>(
     connection: &mut PoolConnection<Any>,
     job: &J,
     dialect: Dialect,
-) -> Result<J::Answer, Error> {
+) -> Result<J::Answer, Error<J::Refusal>> {
     let mut transaction = connection.begin_with(dialect.begin()).await?;
     match job.run(&mut transaction, dialect).await {
         Ok(answer) => {

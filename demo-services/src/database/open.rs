@@ -1,16 +1,16 @@
-//! From an address to a [`Store`]: connections that are set up for what the ledger relies on, and the schema.
+//! From an address to a [`Database`]: connections that are set up for what services rely on, and the schema.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::any::AnyPoolOptions;
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::{Connection, Executor};
 use tokio::time::Instant;
 
-use super::{Dialect, Error, Store};
+use super::{Database, Dialect, Error};
 
 /// Calls that wait for a connection longer than this are refused: their callers have given up, or should.
 const WAIT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ const SQLITE_SETTINGS: &str = "PRAGMA busy_timeout = 4000; PRAGMA journal_mode =
 const POSTGRES_SETTINGS: &str = "SET lock_timeout = '4s'; SET statement_timeout = '8s'; \
      SET idle_in_transaction_session_timeout = '8s'; SET default_transaction_isolation = 'read committed'";
 
-/// Where a ledger lies: `sqlite://PATH` or `postgres://USER@HOST/DATABASE`, checked.
+/// Where a database lies: `sqlite://PATH` or `postgres://USER@HOST/DATABASE`, checked.
 ///
 /// Neither `Debug` nor `Display` shows the password.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,8 +55,8 @@ impl FromStr for DatabaseUrl {
             Some(("sqlite", path)) => {
                 let name = path.split('?').next().unwrap_or(path);
                 if name.is_empty() || name == ":memory:" || path.contains("mode=memory") {
-                    return Err("a ledger in memory would end with the process: give a file, \
-                                as in sqlite://balance.db"
+                    return Err("a database in memory would end with the process: give a \
+                                file, as in sqlite://data.db"
                         .to_owned());
                 }
                 Dialect::Sqlite
@@ -88,19 +88,50 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
-impl Store {
-    /// Opens the ledger at `url`, made if it is not there yet, and brings its schema up to date. A database that is away
-    /// is waited for, up to half a minute.
+/// A schema's history, compiled in, for each kind of database: version, name and SQL.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schema {
+    pub(crate) sqlite: &'static [Step],
+    pub(crate) postgres: &'static [Step],
+}
+
+type Step = (i64, &'static str, &'static str);
+
+impl Schema {
+    fn migrations(self, dialect: Dialect) -> Migrator {
+        let steps = match dialect {
+            Dialect::Sqlite => self.sqlite,
+            Dialect::Postgres => self.postgres,
+        };
+        let step = |&(version, name, sql): &Step| {
+            Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(sql), false)
+        };
+        Migrator { migrations: Cow::Owned(steps.iter().map(step).collect()), ..Migrator::DEFAULT }
+    }
+}
+
+/// What becomes of a database that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// It is made (SQLite).
+    Create,
+    /// It is an error.
+    Existing,
+}
+
+impl Database {
+    /// Opens the database at `url`, made if it is not there yet, and brings its schema up to date. One that is away is
+    /// waited for, up to half a minute.
     ///
     /// # Errors
     /// It stays away; it refuses us; what is there is not ours, or from a newer version.
-    pub async fn open(url: &DatabaseUrl) -> Result<Store, Error> {
-        let store = Store::connect(url, "rwc")?;
+    pub(crate) async fn open<R: Display>(url: &DatabaseUrl, schema: Schema) -> Result<Database, Error<R>> {
+        let database = Database::connect(url, Mode::Create)?;
         let give_up = Instant::now() + START;
         let mut told = false;
         loop {
-            match store.migrate().await {
-                Ok(()) => return Ok(store),
+            match database.migrate(schema).await {
+                Ok(()) => return Ok(database),
                 Err(Error::Away(_)) if Instant::now() < give_up => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(database = %url, "the database is away; waiting for it");
@@ -112,26 +143,18 @@ impl Store {
         }
     }
 
-    /// Opens a ledger that is there, and changes nothing.
-    ///
-    /// # Errors
-    /// There is none.
-    pub async fn open_existing(url: &DatabaseUrl) -> Result<Store, Error> {
-        let store = Store::connect(url, "rw")?;
-        let found =
-            sqlx::query("SELECT 1 FROM transactions WHERE seq = 0").fetch_optional(&store.readers).await;
-        found.map_err(|error| Error::from(error).at(url))?;
-        Ok(store)
-    }
-
     /// Ends its connections; what is being written is awaited, within a limit.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         let closed = async { tokio::join!(self.writers.close(), self.readers.close()) };
         // A database that does not answer has nothing of ours that it would not roll back by itself.
         let _ = tokio::time::timeout(WAIT, closed).await;
     }
 
-    fn connect(url: &DatabaseUrl, mode: &str) -> Result<Store, Error> {
+    /// Connections to come to the database at `url`.
+    ///
+    /// # Errors
+    /// An address that cannot be understood.
+    pub(crate) fn connect<R>(url: &DatabaseUrl, mode: Mode) -> Result<Database, Error<R>> {
         sqlx::any::install_default_drivers();
         let options = AnyPoolOptions::new().acquire_timeout(WAIT);
         let set = |options: AnyPoolOptions, settings: &'static str| {
@@ -145,6 +168,10 @@ impl Store {
         let (writers, readers) = match url.dialect {
             Dialect::Sqlite => {
                 let options = set(options, SQLITE_SETTINGS);
+                let mode = match mode {
+                    Mode::Create => "rwc",
+                    Mode::Existing => "rw",
+                };
                 // Of a parameter that comes twice the last counts.
                 let separator = if url.url.contains('?') { '&' } else { '?' };
                 let url = format!("{}{separator}mode={mode}", url.url);
@@ -157,19 +184,19 @@ impl Store {
                 (writers, lazy(options.max_connections(READERS), &url.url)?)
             }
         };
-        Ok(Store { writers, readers, dialect: url.dialect })
+        Ok(Database { writers, readers, dialect: url.dialect })
     }
 
     /// Brings the schema up to date; instances that start at the same time do so one after the other.
-    async fn migrate(&self) -> Result<(), Error> {
+    async fn migrate<R>(&self, schema: Schema) -> Result<(), Error<R>> {
         let mut connection = self.writers.acquire().await?;
         let migrated = match self.dialect {
             // It takes an advisory lock.
-            Dialect::Postgres => migrations(self.dialect).run_direct(&mut *connection).await,
+            Dialect::Postgres => schema.migrations(self.dialect).run_direct(&mut *connection).await,
             // It takes none, so that all of it happens within one transaction.
             Dialect::Sqlite => {
                 let mut transaction = connection.begin_with(self.dialect.begin()).await?;
-                let migrated = migrations(self.dialect).run_direct(&mut *transaction).await;
+                let migrated = schema.migrations(self.dialect).run_direct(&mut *transaction).await;
                 match migrated {
                     Ok(()) => transaction.commit().await.map_err(Into::into),
                     Err(error) => Err(error),
@@ -177,30 +204,22 @@ impl Store {
             }
         };
         migrated.map_err(|error| match error {
-            sqlx::migrate::MigrateError::Execute(error) => error.into(),
+            MigrateError::Execute(error) => error.into(),
+            error @ (MigrateError::VersionMismatch(_) | MigrateError::VersionMissing(_)) => {
+                let remedy = "it is another service's, or of a newer version";
+                Error::Configuration(format!("{error}: {remedy}"))
+            }
             error => Error::Configuration(error.to_string()),
         })
     }
 }
 
-impl Error {
+impl<R: Display> Error<R> {
     /// Adds where.
-    fn at(self, url: &DatabaseUrl) -> Error {
+    pub(crate) fn at(self, url: &DatabaseUrl) -> Error<R> {
         match self {
             Error::Away(why) => Error::Away(format!("{url}: {why}")),
             error => Error::Configuration(format!("--database {url}: {error}")),
         }
     }
-}
-
-/// The schema's history, compiled in. A step that was released is never changed: the next one is added.
-fn migrations(dialect: Dialect) -> Migrator {
-    let ledger = match dialect {
-        Dialect::Sqlite => include_str!("../../../migrations/sqlite/1_ledger.sql"),
-        Dialect::Postgres => include_str!("../../../migrations/postgres/1_ledger.sql"),
-    };
-    let steps = [(1, "ledger", ledger)].map(|(version, name, sql)| {
-        Migration::new(version, Cow::Borrowed(name), MigrationType::Simple, Cow::Borrowed(sql), false)
-    });
-    Migrator { migrations: Cow::Owned(steps.to_vec()), ..Migrator::DEFAULT }
 }
