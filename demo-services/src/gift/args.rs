@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Gifts from one user to many, paid for through the balance service.
 ///
 /// Registers in etcd as `gift`, with health and reflection, once its database is reached and its schema is up to date.
-/// Finds `balance` in etcd; [[grpc_clients]] says how it is called. Several instances may share a database, on one host
+/// Finds `balance` in etcd; `--grpc-clients` says how it is called. Several instances may share a database, on one host
 /// SQLite, on several PostgreSQL: they carry on what one of them leaves behind. SIGTERM and ctrl-c stop it in order.
 #[derive(Debug, clap::Parser)]
 #[command(name = "gift", version)]
