@@ -16,15 +16,15 @@ CARGO = PROTOC='$(PROTOC_PATH)' cargo
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## release binaries, with all set-up
 	$(CARGO) build --release --locked -p svcctl -p demo-services
 
 .PHONY: demo
-demo: build ## the main job, told in about a minute on an embedded etcd; DEMO_ETCD=URL takes a given one
-	$(TARGET)/release/svcctl demo
+demo: build ## the main job, told in about a minute on an embedded etcd; DEMO_ETCD=URL takes a given one, KEEP=1 leaves it up
+	$(TARGET)/release/svcctl demo $(if $(KEEP),--keep)
 
 .PHONY: tools
 tools: ## real etcds, a PostgreSQL and a Python with grpcio for the tests, unpacked under target/tools
@@ -48,6 +48,23 @@ soak: tools ## 200 instances through everything that can happen to them, for MIN
 histories: tools ## random histories of registrations, STEPS=100000 on the embedded etcd and 1,000 on real ones
 	HISTORY_STEPS=$(or $(STEPS),100000) SVC_TOOLS=$(TARGET)/tools $(CARGO) test --locked -p svc-tests --test registration -- \
 		history:: --nocapture
+
+.PHONY: cluster
+cluster: ## the services on three etcd nodes and a PostgreSQL, with docker compose; docs/cluster.md
+	@MAKE='$(MAKE)' docker/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## away with it, data and all
+	@docker/cluster.sh down
+
+.PHONY: cluster-test
+cluster-test: ## every fault that a cluster of its own has to stand, under load; a table at the end
+	@MAKE='$(MAKE)' docker/cluster.sh test
+
+.PHONY: cluster-test-driver
+cluster-test-driver:
+	@$(CARGO) build --quiet --locked -p svc-tests --bin cluster-test
+	@$(TARGET)/debug/cluster-test $(PROJECT)
 
 .PHONY: lint
 lint: ## formatting, clippy with warnings as errors, docs

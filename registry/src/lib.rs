@@ -20,7 +20,6 @@ mod error;
 pub mod etcd;
 pub mod intent;
 pub mod keys;
-mod metrics;
 pub mod name;
 mod readiness;
 pub mod record;

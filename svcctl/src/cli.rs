@@ -43,6 +43,7 @@ Examples:
   svcctl undrain greeter g-1                  back to work
   svcctl set greeter g-1 --weight 10          a tenth of the work of one with 100
   svcctl register db --address db-1:5432      an instance that cannot register itself
+  svcctl probe 127.0.0.1:50051                does it serve? for a container's health check
   svcctl dev                                  an etcd in memory to try things with
 
 Exit codes:
@@ -71,6 +72,8 @@ pub enum Command {
     Deregister(Deregister),
     /// Show what a client of a target would call, and what it would leave out
     Resolve(Resolve),
+    /// Ask one address whether it serves, by gRPC's health service
+    Probe(Probe),
     /// Run an etcd of one node, for trying things out; nothing is stored without --data-dir
     Dev(Dev),
     /// Tell the whole story with real processes, in about a minute
@@ -301,6 +304,27 @@ pub struct Resolve {
     pub target: String,
 }
 
+/// `svcctl probe`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It exits 0 if grpc.health.v1 answers SERVING, and 1 otherwise: a health check for containers. A drained
+instance answers NOT_SERVING. No etcd is asked.
+
+Examples:
+  svcctl probe 127.0.0.1:50051
+  svcctl probe 127.0.0.1:50051 --service greeter.v1.Greeter --timeout 500ms")]
+pub struct Probe {
+    /// Where it listens
+    #[arg(value_name = "HOST:PORT")]
+    pub address: String,
+    /// The gRPC service that is meant [default: the server as a whole]
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Longest wait for the answer
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
 /// `svcctl dev`
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -321,16 +345,20 @@ pub struct Dev {
 /// `svcctl demo`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-It starts the binaries `greeter` and `greeter-load` that lie beside its own, and stops them all.
+It starts the services and their loads, whose binaries lie beside its own, and stops them all.
 It never takes ETCDCTL_ENDPOINTS, which may be somebody's production.
 
 Examples:
   svcctl demo
+  svcctl demo --keep
   DEMO_ETCD=http://127.0.0.1:2379 svcctl demo")]
 pub struct Demo {
     /// An etcd to run on, under a fresh prefix that is removed at the end [default: one in memory]
     #[arg(long = "demo-etcd", env = "DEMO_ETCD", value_name = "URL")]
     pub etcd: Option<String>,
+    /// Leave it running at the end, until ctrl-c, and say what to try on it
+    #[arg(long)]
+    pub keep: bool,
     /// Where the processes' output is kept [default: a new folder below the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,

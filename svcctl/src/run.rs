@@ -65,10 +65,11 @@ async fn dispatch(
     cancelled: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Exit, Failure> {
     let cancelled: Cancelled = Box::pin(cancelled);
-    // These two bring their own etcd.
+    // These have an etcd of their own, or none.
     match &cli.command {
         Command::Dev(args) => return commands::dev::run(printer, cancelled, args).await,
         Command::Demo(args) => return crate::demo::run(printer, cancelled, args).await,
+        Command::Probe(args) => return commands::probe::run(printer, args).await,
         _ => {}
     }
     let mut context = Context { etcd: Etcd::new(cli.etcd.config()?)?, printer, cancelled };
@@ -82,7 +83,7 @@ async fn dispatch(
         Command::Register(args) => Box::pin(commands::register::run(&mut context, args)).await,
         Command::Deregister(args) => commands::deregister::run(&mut context, args).await,
         Command::Resolve(args) => commands::resolve::run(&mut context, args).await,
-        Command::Dev(_) | Command::Demo(_) => Ok(Exit::Ok),
+        Command::Probe(_) | Command::Dev(_) | Command::Demo(_) => Ok(Exit::Ok),
     }
 }
 

@@ -37,6 +37,7 @@ fn every_command_explains_itself() {
         "register",
         "deregister",
         "resolve",
+        "probe",
         "dev",
         "demo",
     ];
@@ -62,6 +63,8 @@ fn errors_go_to_stderr_with_their_exit_code() {
         (&["explode"][..], 2),
         (&["get", "a/b"], 2),
         (&["get", "--endpoints", "127.0.0.1:1", "--command-timeout", "300ms"], 4),
+        (&["probe", "nowhere"], 2),
+        (&["probe", "127.0.0.1:1"], 1),
     ] {
         let output = svcctl(arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");

@@ -1,16 +1,15 @@
 //! `greeter-load`: its flags, and the run that they describe.
 
-use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use indicatif::{ProgressBar, ProgressStyle};
 use svc_proto::greeter::v1::greeter_client::GreeterClient;
 use svc_registry::Etcd;
 use svc_registry::cli::EtcdArgs;
-use svc_resolver::{Balancing, Channel, Resolver};
+use svc_resolver::{Balancing, Channel, Resolver, ServiceConfig};
 
-use super::{Client, Load, Report, Rpc};
+use super::shown::ShownArgs;
+use super::{Client, Load, Rpc};
 use crate::signal;
 
 /// The policy that stands for tonic's own channel.
@@ -53,6 +52,10 @@ pub struct LoadArgs {
     #[arg(long, env = "SVC_POLICY", value_name = "POLICY", value_parser = policy)]
     policy: Option<String>,
 
+    /// What the channel does with calls, such as retries: gRPC's service config as JSON, for all policies but tonic
+    #[arg(long, env = "SVC_SERVICE_CONFIG", value_name = "JSON")]
+    service_config: Option<ServiceConfig>,
+
     /// Kind of call: unary (one request, one reply) or stream (one request, many replies)
     #[arg(long, env = "SVC_RPC", value_enum, default_value_t = Kind::Unary, value_name = "KIND",
           hide_possible_values = true)]
@@ -68,16 +71,8 @@ pub struct LoadArgs {
           value_parser = humantime::parse_duration)]
     stream_interval: Duration,
 
-    /// How the result is printed, on stdout: table or json
-    #[arg(short, long, env = "SVC_OUTPUT", value_enum, default_value_t = Output::Table, value_name = "FORMAT",
-          hide_possible_values = true)]
-    output: Output,
-
-    /// How the progress is shown, on stderr: auto (a line, on a terminal), json (a line of what -o json would print
-    /// now, twice a second) or none
-    #[arg(long, env = "SVC_PROGRESS", value_enum, default_value_t = Progress::Auto, value_name = "KIND",
-          hide_possible_values = true)]
-    progress: Progress,
+    #[command(flatten)]
+    shown: ShownArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -86,24 +81,6 @@ enum Kind {
     Unary,
     /// One request, many replies
     Stream,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Progress {
-    /// A line that is kept up to date on a terminal; nothing elsewhere
-    Auto,
-    /// A line of JSON twice a second: what -o json would print if the run ended now
-    Json,
-    /// Nothing
-    None,
 }
 
 fn policy(text: &str) -> Result<String, String> {
@@ -137,14 +114,10 @@ impl LoadArgs {
             deadline: self.deadline,
             rpc,
         };
-        let mut shown = Shown::new(self.progress);
+        let mut shown = self.shown.progress();
         let report = load.run(client, |report| shown.report(report), signal::stopped()).await;
-        shown.end();
-        let text = match self.output {
-            Output::Table => report.to_string(),
-            Output::Json => serde_json::to_string(&report)? + "\n",
-        };
-        Ok(std::io::stdout().write_all(text.as_bytes())?)
+        drop(shown);
+        self.shown.result(&report)
     }
 
     fn client(&self, resolver: &Resolver) -> Result<(Client, String), svc_resolver::Error> {
@@ -161,56 +134,12 @@ impl LoadArgs {
             Some(policy) => policy.apply(Channel::builder()),
             None => Channel::builder(),
         };
+        let builder = match &self.service_config {
+            Some(config) => builder.service_config(config.clone()),
+            None => builder,
+        };
         let channel = resolver.channel_with(&self.target, builder)?;
         let policy = policy.map_or_else(|| "default".to_owned(), |policy| policy.to_string());
         Ok((Client::Balanced(GreeterClient::new(channel)), policy))
-    }
-}
-
-/// The progress, as it was asked for.
-enum Shown {
-    Line(ProgressBar),
-    Json,
-    Nothing,
-}
-
-impl Shown {
-    fn new(progress: Progress) -> Shown {
-        match progress {
-            Progress::Auto if std::io::stderr().is_terminal() => {
-                let line = ProgressBar::new_spinner();
-                if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {msg}") {
-                    line.set_style(style);
-                }
-                Shown::Line(line)
-            }
-            Progress::Auto | Progress::None => Shown::Nothing,
-            Progress::Json => Shown::Json,
-        }
-    }
-
-    fn report(&mut self, report: &Report) {
-        match self {
-            Shown::Line(line) => {
-                let instances: Vec<String> =
-                    report.by_instance.iter().map(|(id, n)| format!("{} {n}", id.escape_debug())).collect();
-                let (calls, failed) = (report.calls, report.failed);
-                line.set_message(format!("{calls} calls, {failed} failed   {}", instances.join("   ")));
-                line.tick();
-            }
-            Shown::Json => {
-                // Nobody listening to the progress is no reason to end the run.
-                if let Ok(json) = serde_json::to_string(report) {
-                    let _ = writeln!(std::io::stderr(), "{json}");
-                }
-            }
-            Shown::Nothing => {}
-        }
-    }
-
-    fn end(&self) {
-        if let Shown::Line(line) = self {
-            line.finish_and_clear();
-        }
     }
 }

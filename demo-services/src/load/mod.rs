@@ -1,12 +1,16 @@
-//! A steady load on a greeter, and what came of it.
+//! A steady load, on a greeter by gRPC or on the edge by HTTP, and what came of it.
 //!
 //! `callers` tasks share one `pace`, each makes one `call` at a time and hands its outcome to the `tally`,
-//! from which a [`Report`] is drawn while the run goes on and at its end.
+//! from which a [`Report`] is drawn while the run goes on and at its end. `edge` is the client of the edge; `args` and
+//! `edge_args` are the two command lines, `shown` what they print.
 
 mod args;
 mod call;
+mod edge;
+mod edge_args;
 mod pace;
 mod report;
+mod shown;
 mod tally;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +22,8 @@ use tokio::time::Instant;
 
 pub use args::LoadArgs;
 pub use call::Client;
+pub use edge::{Edge, Order};
+pub use edge_args::EdgeLoadArgs;
 pub use report::Report;
 pub use tally::Outcome;
 

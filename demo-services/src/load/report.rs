@@ -20,6 +20,9 @@ pub struct Report {
     pub ok: u64,
     /// Calls that did not.
     pub failed: u64,
+    /// Attempts after the first one, of all calls: they were made again, or meant for two instances.
+    #[serde(default)]
+    pub repeated: u64,
     /// Failed calls by gRPC status code.
     pub by_code: BTreeMap<String, u64>,
     /// Good replies by the instance that gave them; a stream gives many.
@@ -44,6 +47,7 @@ impl fmt::Display for Report {
         writeln!(f, "seconds      {:.1}", self.seconds)?;
         writeln!(f, "calls        {}", self.calls)?;
         writeln!(f, "failed       {}{}", self.failed, Counts(&self.by_code))?;
+        writeln!(f, "repeated     {}", self.repeated)?;
         writeln!(f, "p50          {:.2} ms", self.p50_ms)?;
         writeln!(f, "p99          {:.2} ms", self.p99_ms)?;
         writeln!(f, "max          {:.2} ms", self.max_ms)?;

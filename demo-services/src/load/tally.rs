@@ -18,6 +18,8 @@ pub struct Outcome {
     pub replies: Vec<String>,
     /// `Ok`, or why the call failed.
     pub result: Result<(), (Code, String)>,
+    /// How many attempts were made after the first.
+    pub repeats: u64,
     /// From the start of the call to its end.
     pub took: Duration,
 }
@@ -29,6 +31,7 @@ pub(crate) struct Tally {
     last_good: Instant,
     longest_gap: Duration,
     ok: u64,
+    repeated: u64,
     by_code: BTreeMap<&'static str, u64>,
     by_instance: BTreeMap<String, u64>,
     last_error: Option<String>,
@@ -42,6 +45,7 @@ impl Tally {
             last_good: started,
             longest_gap: Duration::ZERO,
             ok: 0,
+            repeated: 0,
             by_code: BTreeMap::new(),
             by_instance: BTreeMap::new(),
             last_error: None,
@@ -59,6 +63,7 @@ impl Tally {
         for instance in outcome.replies {
             *self.by_instance.entry(instance).or_default() += 1;
         }
+        self.repeated += outcome.repeats;
         match outcome.result {
             Ok(()) => {
                 self.ok += 1;
@@ -84,6 +89,7 @@ impl Tally {
             calls: self.ok + failed,
             ok: self.ok,
             failed,
+            repeated: self.repeated,
             by_code: self.by_code.iter().map(|(&code, &n)| (code.to_owned(), n)).collect(),
             by_instance: self.by_instance.clone(),
             p50_ms: at(0.50),
@@ -115,11 +121,11 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn good(instance: &str) -> Outcome {
-        Outcome { replies: vec![instance.into()], result: Ok(()), took: 2 * MS }
+        Outcome { replies: vec![instance.into()], result: Ok(()), repeats: 0, took: 2 * MS }
     }
 
     fn failed() -> Outcome {
-        Outcome { replies: Vec::new(), result: Err((Code::Unavailable, "gone".into())), took: MS }
+        Outcome { replies: Vec::new(), result: Err((Code::Unavailable, "gone".into())), repeats: 1, took: MS }
     }
 
     #[test]
@@ -135,7 +141,7 @@ mod tests {
             report.by_instance.iter().map(|(i, &n)| (i.as_str(), n)).collect::<Vec<_>>(),
             [("a", 2), ("b", 1)]
         );
-        assert_eq!(report.by_code["UNAVAILABLE"], 1);
+        assert_eq!((report.by_code["UNAVAILABLE"], report.repeated), (1, 1));
         assert_eq!(report.last_error.as_deref(), Some("UNAVAILABLE: gone"));
         assert!((report.p50_ms - 2.0).abs() < 0.01, "{}", report.p50_ms);
     }

@@ -4,6 +4,7 @@ pub(crate) mod deregister;
 pub(crate) mod dev;
 pub(crate) mod drain;
 pub(crate) mod get;
+pub(crate) mod probe;
 pub(crate) mod register;
 pub(crate) mod resolve;
 pub(crate) mod services;
@@ -11,4 +12,5 @@ pub(crate) mod set;
 pub(crate) mod undrain;
 pub(crate) mod watch;
 
+mod health;
 mod intent;

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 
 use crate::exit::{Exit, Failure};
 
+/// The longest that a short command may take.
+const RUN: Duration = Duration::from_secs(30);
+
 /// A signal that the story sends.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Signal {
@@ -75,15 +78,15 @@ impl Child {
         let file = File::options().create(true).append(true).open(&log).map_err(failed)?;
         let mut command = Command::new(binary);
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        // The actors know only this stage: what the user's shell says of another etcd must not reach them.
-        for (variable, _) in std::env::vars_os() {
-            if ["SVC_", "ETCDCTL_"].iter().any(|prefix| variable.to_string_lossy().starts_with(prefix)) {
-                command.env_remove(variable);
-            }
-        }
+        clean(&mut command);
         output(&mut command, file).map_err(failed)?;
         let process = command.spawn().map_err(failed)?;
         Ok(Child { name: name.to_owned(), process, log })
+    }
+
+    /// Its number, while it runs.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.id()
     }
 
     /// Sends a signal; nothing happens to a process that has ended.
@@ -117,6 +120,33 @@ impl Child {
             Err(error) => Err(Failure::new(Exit::Other, format!("{}: {error}", self.name))),
         }
     }
+}
+
+/// The actors know only this stage: what the user's shell says of another etcd must not reach them.
+fn clean(command: &mut Command) {
+    for (variable, _) in std::env::vars_os() {
+        if ["SVC_", "ETCDCTL_"].iter().any(|prefix| variable.to_string_lossy().starts_with(prefix)) {
+            command.env_remove(variable);
+        }
+    }
+}
+
+/// Runs a short command to its end; what it prints, or what is wrong with it.
+pub(super) async fn run(binary: &Path, arguments: &[&str]) -> Result<String, Failure> {
+    let failed = |why: &dyn std::fmt::Display| {
+        Failure::new(Exit::Other, format!("{} {}: {why}", binary.display(), arguments.join(" ")))
+    };
+    let mut command = Command::new(binary);
+    command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+    clean(&mut command);
+    let ended =
+        timeout(RUN, command.output()).await.map_err(|_| failed(&format_args!("no end in {RUN:?}")))?;
+    let output = ended.map_err(|error| failed(&error))?;
+    if !output.status.success() {
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        return Err(failed(&format_args!("{}\n{}{}", output.status, out.trim_end(), err.trim_end())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 #[cfg(unix)]

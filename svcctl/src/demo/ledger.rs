@@ -15,6 +15,18 @@ pub(super) struct Totals {
     pub(super) unavailable: u64,
 }
 
+impl std::ops::Add for Totals {
+    type Output = Totals;
+
+    fn add(self, other: Totals) -> Totals {
+        Totals {
+            calls: self.calls + other.calls,
+            failed: self.failed + other.failed,
+            unavailable: self.unavailable + other.unavailable,
+        }
+    }
+}
+
 /// How long good calls took, in milliseconds.
 #[derive(Clone, Debug)]
 pub(super) struct Latency {
@@ -43,6 +55,8 @@ pub(super) struct Ledger {
     chapters: Vec<Chapter>,
     until: Totals,
     latencies: Vec<Latency>,
+    /// All coins that there are, before the gifts and after.
+    coins: Option<(i64, i64)>,
 }
 
 impl Ledger {
@@ -66,7 +80,12 @@ impl Ledger {
         self.latencies.push(latency);
     }
 
-    /// `Ok` if only calls failed that may.
+    /// Notes all coins that there are, before the gifts and after.
+    pub(super) fn coins(&mut self, before: i64, after: i64) {
+        self.coins = Some((before, after));
+    }
+
+    /// `Ok` if only calls failed that may, and no coin was lost or made.
     pub(super) fn verdict(&self) -> Result<(), String> {
         if self.until.calls == 0 {
             return Err("no call was made".to_owned());
@@ -82,12 +101,21 @@ impl Ledger {
                 ));
             }
         }
-        Ok(())
+        match self.coins {
+            Some((before, after)) if before != after => {
+                Err(format!("there were {before} coins, and there are {after}"))
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// All calls, and those that failed, in words.
+    /// All calls, those that failed, and the coins, in words.
     pub(super) fn total(&self) -> impl fmt::Display {
-        format!("{} calls, {} failed", self.until.calls, self.until.failed)
+        let calls = format!("{} calls, {} failed", self.until.calls, self.until.failed);
+        match self.coins {
+            Some((before, after)) => format!("{calls}, coins {before} -> {after}"),
+            None => calls,
+        }
     }
 
     /// The calls by chapter.
@@ -140,6 +168,17 @@ mod tests {
         assert_eq!(ledger.close("frozen", totals(300, 4, 4), 0), 1);
         let reason = ledger.verdict().unwrap_err();
         assert!(reason.contains("frozen") && reason.contains("1 calls"), "{reason}");
+    }
+
+    #[test]
+    fn no_coin_may_be_lost_or_made() {
+        let mut ledger = Ledger::default();
+        ledger.close("gifts", totals(10, 0, 0), 0);
+        ledger.coins(500, 500);
+        assert_eq!(ledger.verdict(), Ok(()));
+        assert_eq!(ledger.total().to_string(), "10 calls, 0 failed, coins 500 -> 500");
+        ledger.coins(500, 499);
+        assert!(ledger.verdict().unwrap_err().contains("499"));
     }
 
     #[test]

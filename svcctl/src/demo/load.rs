@@ -1,4 +1,4 @@
-//! `greeter-load` as a child: its progress read line by line, its report at the end.
+//! `greeter-load` or `edge-load` as a child: its progress read line by line, its report at the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,9 +23,11 @@ const ENDING: Duration = Duration::from_secs(20);
 pub(super) struct Plan {
     /// What its rows are called.
     pub(super) name: &'static str,
+    /// The program that makes the calls.
+    pub(super) binary: &'static str,
     /// How many calls are in flight at most.
     pub(super) callers: u64,
-    /// Further flags of `greeter-load`.
+    /// Further flags of it.
     pub(super) flags: &'static [&'static str],
 }
 
@@ -44,6 +46,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Calls that ended well.
+    pub(super) fn good(&self) -> u64 {
+        self.calls - self.failed.min(self.calls)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let unavailable = self.by_code.get("UNAVAILABLE").copied().unwrap_or(0);
         Totals { calls: self.calls, failed: self.failed, unavailable }
@@ -60,16 +67,14 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts the load on the stage's greeters.
-    pub(super) fn start(stage: &Stage, plan: Plan) -> Result<Load, Failure> {
+    /// Starts the load, with flags that are known only now.
+    pub(super) fn start(stage: &Stage, plan: Plan, flags: Vec<String>) -> Result<Load, Failure> {
         let callers = plan.callers.to_string();
         // Longer than any demo: it is ended by a signal.
-        let fixed =
-            ["--target", "greeter", "--seconds", "3600", "--progress", "json", "-o", "json", "--callers"];
-        let arguments = stage.etcd_flags().into_iter().chain(fixed.map(str::to_owned)).chain([callers]);
-        let arguments = arguments.chain(plan.flags.iter().map(|&flag| flag.to_owned()));
+        let fixed = ["--seconds", "3600", "--progress", "json", "-o", "json", "--callers", &callers];
+        let arguments = fixed.iter().chain(plan.flags).map(|&flag| flag.to_owned()).chain(flags);
         let (child, out, err) =
-            Child::start_piped(plan.name, &stage.binary("greeter-load"), stage.log(plan.name), arguments)?;
+            Child::start_piped(plan.name, &stage.binary(plan.binary), stage.log(plan.name), arguments)?;
         let (reports, progress) = watch::channel(Report::default());
         // Both end when the child's pipes close, which its death does; their results are read in `finish`.
         tokio::spawn(follow(err, reports, stage.log(plan.name)));

@@ -1,10 +1,12 @@
 //! `svcctl demo`: the main job, told with real processes in about a minute.
 //!
 //! [`stage`] is where it plays: an etcd, a fault proxy in front of it, a folder for logs. [`child`] and [`load`] are
-//! the actors: `greeter` and `greeter-load`, the binaries beside our own. [`story`] moves them, chapter by chapter;
-//! [`ledger`] counts the calls of each chapter and says at the end whether any failed that should not have.
+//! the actors: the services and their loads, the binaries beside our own. [`story`] moves them, chapter by chapter;
+//! [`ledger`] counts the calls of each chapter, and [`coins`] what balance holds; both say at the end whether anything was
+//! lost that should not have been.
 
 mod child;
+mod coins;
 mod ledger;
 mod load;
 mod narrator;
@@ -19,6 +21,7 @@ use crate::output::Printer;
 use ledger::Ledger;
 use narrator::Narrator;
 use stage::Stage;
+use story::Cast;
 
 /// Runs the demo to its last line, or until it is `cancelled`; leaves no process and no key behind either way.
 pub(crate) async fn run(printer: &mut Printer, cancelled: Cancelled, args: &Demo) -> Result<Exit, Failure> {
@@ -26,15 +29,24 @@ pub(crate) async fn run(printer: &mut Printer, cancelled: Cancelled, args: &Demo
     let mut stage = Stage::set(args).await?;
     narrator.opening(&stage)?;
 
-    let mut ledger = Ledger::default();
+    let (mut ledger, mut cast, mut cancelled) = (Ledger::default(), Cast::default(), cancelled);
     let told = tokio::select! {
         // A user who has had enough is heard first.
         biased;
-        () = cancelled => Err(Failure::new(Exit::Other, "interrupted")),
-        told = story::tell(&mut stage, &mut narrator, &mut ledger) => told,
+        () = &mut cancelled => Err(Failure::new(Exit::Other, "interrupted")),
+        told = story::tell(&mut stage, &mut narrator, &mut ledger, &mut cast, args.keep) => told,
     };
-    // The actors are gone with the story: what is left in etcd now would be left for ever.
-    let cleared = stage.clear().await;
+    let told = match told {
+        Ok(()) if args.keep => story::stay(&mut stage, &mut narrator, &mut cast, &mut cancelled).await,
+        told => told,
+    };
+    // Once the actors are gone, what is left in etcd would be left for ever.
+    drop(cast);
+    let cleared = match stage.clear().await {
+        // Who was let try things may have left wishes, and killed whom they liked.
+        Err(_) if args.keep && told.is_ok() => Ok(()),
+        cleared => cleared,
+    };
     narrator.answered();
     narrator.quiet();
     if let Err(failure) = told.and(cleared) {

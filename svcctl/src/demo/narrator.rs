@@ -55,7 +55,7 @@ impl<'a> Narrator<'a> {
     /// A sentence.
     pub(super) fn say(&mut self, text: &str) -> Result<(), Failure> {
         self.quiet();
-        self.printer.text(&format!("   {text}"))?;
+        self.printer.text(format!("   {text}").trim_end())?;
         Ok(())
     }
 
@@ -131,7 +131,8 @@ fn progress_line(now: &Report, since: &Report) -> String {
         .collect();
     let all: u64 = shares.iter().map(|(_, n)| n).sum();
     let mut line = format!("{:>6} calls, {} failed", now.calls, now.failed);
-    for (instance, n) in shares {
+    // The share of the only one is all of it.
+    for (instance, n) in shares.into_iter().filter(|_| now.by_instance.len() > 1) {
         let percent = (n * 100).checked_div(all).unwrap_or(0);
         line.push_str(&format!("   {} {percent} %", output::escape(instance)));
     }

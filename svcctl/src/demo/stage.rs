@@ -13,6 +13,7 @@ use svc_registry::{Etcd, EtcdConfig};
 
 use crate::cli::Demo;
 use crate::exit::{Exit, Failure};
+use crate::inventory::Inventory;
 
 /// How long a given etcd may take to answer at first.
 const READY: Duration = Duration::from_secs(5);
@@ -80,15 +81,44 @@ impl Stage {
         self.binaries.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
     }
 
+    /// The folder of the binaries.
+    pub(super) fn binaries(&self) -> &Path {
+        &self.binaries
+    }
+
+    /// A database that lasts as long as the demo.
+    pub(super) fn database(&self, name: &str) -> String {
+        format!("sqlite://{}", self.logs.join(format!("{name}.db")).display())
+    }
+
     /// The flags by which an actor finds etcd.
     pub(super) fn etcd_flags(&self) -> Vec<String> {
         let prefix = self.direct.prefix().as_str().to_owned();
         vec!["--endpoints".into(), self.proxy.address().to_string(), "--prefix".into(), prefix]
     }
 
+    /// By what a shell finds the etcd, past the proxy.
+    pub(super) fn environment(&self) -> Vec<(&'static str, String)> {
+        let endpoints = self.direct.config().endpoints().join(",");
+        let prefix = self.direct.prefix().as_str().to_owned();
+        vec![("ETCDCTL_ENDPOINTS", endpoints), ("SVC_PREFIX", prefix)]
+    }
+
+    /// Where an instance is, by etcd.
+    pub(super) fn address(&self, inventory: &Inventory, id: &str) -> Result<String, Failure> {
+        let entry = inventory.entries.iter().find(|(key, _)| key.1.as_str() == id);
+        let address = entry.map(|(_, entry)| entry.record.address.to_string());
+        address.ok_or_else(|| Failure::new(Exit::Other, format!("{id} is not registered")))
+    }
+
     /// From now on the actors' words to etcd, and its to them, get lost.
     pub(super) fn freeze(&self) {
         self.proxy.set(Mode::Blackhole);
+    }
+
+    /// From now on the actors' connections to etcd are refused.
+    pub(super) fn cut_off(&self) {
+        self.proxy.set(Mode::Reset);
     }
 
     /// They get through again.
@@ -179,7 +209,7 @@ fn binaries() -> Result<PathBuf, Failure> {
     let own = std::env::current_exe()
         .map_err(|error| Failure::new(Exit::Other, format!("where svcctl lies is unknown: {error}")))?;
     let folder = own.parent().map(Path::to_path_buf).unwrap_or_default();
-    for name in ["greeter", "greeter-load"] {
+    for name in ["greeter", "greeter-load", "balance", "gift", "edge", "edge-load"] {
         let binary = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
         if !binary.is_file() {
             let remedy = "build all binaries with `make build`";

@@ -14,7 +14,10 @@ pub(crate) fn folder() -> PathBuf {
             let own = std::env::current_exe().expect("we run");
             let folder = own.ancestors().nth(2).expect("cargo's folders").to_path_buf();
             let there = |name: &str| folder.join(name).is_file();
-            if !["svcctl", "greeter", "greeter-load", "balance", "gift", "edge"].into_iter().all(there) {
+            if !["svcctl", "greeter", "greeter-load", "balance", "gift", "edge", "edge-load"]
+                .into_iter()
+                .all(there)
+            {
                 let built = Command::new(env!("CARGO"))
                     .args(["build", "--quiet", "--bins", "-p", "svcctl", "-p", "demo-services"])
                     .status()

@@ -7,6 +7,7 @@ mod input;
 mod list;
 mod living;
 mod outage;
+mod probe;
 mod register;
 mod resolve;
 mod set;

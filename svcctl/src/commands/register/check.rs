@@ -3,7 +3,6 @@
 //! In comes what was written after `--check`; out goes the question that [`Readiness`](svc_registry::Readiness) asks,
 //! which also keeps its deadline.
 
-mod grpc;
 mod heartbeat;
 mod http;
 
@@ -16,6 +15,7 @@ use svc_registry::record::Address;
 use tokio::net::TcpStream;
 
 use self::heartbeat::Heartbeat;
+use crate::commands::health;
 
 /// A kind of check; without an address it is asked at the instance's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ impl Check {
                 Check::None => Box::pin(std::future::ready(Ok(()))),
                 Check::Tcp { at } => Box::pin(connect(place(at))),
                 Check::Http { at, path } => Box::pin(http::get(place(at), path.clone())),
-                Check::Grpc { at, service } => Box::pin(grpc::serving(place(at), service.clone())),
+                Check::Grpc { at, service } => Box::pin(health::serving(place(at), service.clone())),
                 Check::Ttl { .. } => {
                     let heartbeat = heartbeat.clone();
                     Box::pin(async move {

@@ -1,10 +1,10 @@
-//! The actors: three greeters and two loads, and what can be seen of them.
+//! The actors: instances of services and loads on them, and what can be seen of them.
 
 use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use svc_registry::{LeaseId, ServiceName, State};
+use svc_registry::{Incarnation, LeaseId, State};
 use tokio::time::{Instant, timeout};
 
 use crate::demo::child::{Child, Signal};
@@ -15,62 +15,39 @@ use crate::demo::stage::Stage;
 use crate::exit::{Exit, Failure};
 use crate::inventory::Inventory;
 
-/// The name under which the greeters register.
-pub(super) const SERVICE: &str = "greeter";
-/// Their ids, which stay the same over restarts.
-pub(super) const IDS: [&str; 3] = ["greeter-1", "greeter-2", "greeter-3"];
-
 /// Outlives an outage of [`FROZEN`](super::FROZEN) seconds between two keepalives.
 const TTL: &str = "10s";
-/// Makes calls last long enough to be in flight when something happens.
-const DELAY: &str = "20ms";
-
-/// Short calls: what most services do.
-const UNARY: Plan =
-    Plan { name: "unary", callers: 16, flags: &["--rpc", "unary", "--rate", "200", "--deadline", "2s"] };
-/// Streams of three seconds: what a drain must wait for.
-const STREAMS: Plan = Plan {
-    name: "streams",
-    callers: 12,
-    flags: &[
-        "--rpc",
-        "stream",
-        "--rate",
-        "4",
-        "--deadline",
-        "10s",
-        "--stream-replies",
-        "30",
-        "--stream-interval",
-        "100ms",
-    ],
-};
 
 /// The longest wait for anything that must follow.
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// Who plays. Dropping it ends them all.
 #[derive(Debug, Default)]
-pub(super) struct Cast {
-    greeters: BTreeMap<&'static str, Child>,
+pub(in crate::demo) struct Cast {
+    members: BTreeMap<&'static str, Child>,
     loads: Vec<Load>,
 }
 
 impl Cast {
-    /// Starts a greeter under this id.
-    pub(super) fn greeter(&mut self, stage: &Stage, id: &'static str) -> Result<(), Failure> {
-        let fixed = ["--id", id, "--listen", "127.0.0.1:0", "--ttl", TTL, "--delay", DELAY];
-        let arguments = stage.etcd_flags().into_iter().chain(fixed.map(str::to_owned));
-        let child = Child::start(id, &stage.binary("greeter"), stage.log(id), arguments)?;
-        self.greeters.insert(id, child);
+    /// Starts an instance of a service under this id, which no other service has, with flags of its own.
+    pub(super) fn start(
+        &mut self,
+        stage: &Stage,
+        service: &str,
+        id: &'static str,
+        flags: &[&str],
+    ) -> Result<(), Failure> {
+        let fixed = ["--id", id, "--listen", "127.0.0.1:0", "--ttl", TTL];
+        let arguments = fixed.iter().chain(flags).map(|&flag| flag.to_owned());
+        let arguments = stage.etcd_flags().into_iter().chain(arguments);
+        let child = Child::start(id, &stage.binary(service), stage.log(id), arguments)?;
+        self.members.insert(id, child);
         Ok(())
     }
 
-    /// Starts both loads.
-    pub(super) fn loads(&mut self, stage: &Stage) -> Result<(), Failure> {
-        for plan in [UNARY, STREAMS] {
-            self.loads.push(Load::start(stage, plan)?);
-        }
+    /// Starts a load.
+    pub(super) fn load(&mut self, stage: &Stage, plan: Plan, flags: Vec<String>) -> Result<(), Failure> {
+        self.loads.push(Load::start(stage, plan, flags)?);
         Ok(())
     }
 
@@ -79,15 +56,20 @@ impl Cast {
         self.loads.iter().map(|load| load.plan.callers).sum()
     }
 
-    /// Sends a signal to a greeter.
+    /// The number of an instance's process.
+    pub(super) fn pid(&mut self, id: &str) -> Result<u32, Failure> {
+        self.member(id)?.pid().ok_or_else(|| unknown(id))
+    }
+
+    /// Sends a signal to an instance.
     pub(super) fn signal(&mut self, id: &str, signal: Signal) -> Result<(), Failure> {
         self.member(id)?.signal(signal)
     }
 
-    /// Waits until a greeter has ended, and lets it go.
+    /// Waits until an instance has ended, and lets it go.
     pub(super) async fn ended(&mut self, id: &str, within: Duration) -> Result<ExitStatus, Failure> {
         let status = self.member(id)?.ended(within).await?;
-        self.greeters.remove(id);
+        self.members.remove(id);
         Ok(status)
     }
 
@@ -98,7 +80,7 @@ impl Cast {
         id: &str,
         within: Duration,
     ) -> Result<ExitStatus, Failure> {
-        let mut child = self.greeters.remove(id).ok_or_else(|| unknown(id))?;
+        let mut child = self.members.remove(id).ok_or_else(|| unknown(id))?;
         let shown = self.show_until(narrator, |_, _| false, None);
         tokio::select! {
             status = child.ended(within) => status,
@@ -107,12 +89,12 @@ impl Cast {
     }
 
     fn member(&mut self, id: &str) -> Result<&mut Child, Failure> {
-        self.greeters.get_mut(id).ok_or_else(|| unknown(id))
+        self.members.get_mut(id).ok_or_else(|| unknown(id))
     }
 
-    /// What lies in etcd about the greeters.
+    /// What lies in etcd about all of them.
     pub(super) async fn inventory(&self, stage: &Stage) -> Result<Inventory, Failure> {
-        Inventory::read(stage.etcd(), Some(&ServiceName::new(SERVICE)?)).await
+        Inventory::read(stage.etcd(), None).await
     }
 
     /// Whether a record of this id lies in etcd.
@@ -120,7 +102,39 @@ impl Cast {
         Ok(self.inventory(stage).await?.entries.keys().any(|key| key.1.as_str() == id))
     }
 
-    /// Which lease keeps which greeter.
+    /// Which process stands behind an instance, by etcd.
+    pub(super) async fn incarnation(&self, stage: &Stage, id: &str) -> Result<Option<Incarnation>, Failure> {
+        let inventory = self.inventory(stage).await?;
+        let entry = inventory.entries.iter().find(|(key, _)| key.1.as_str() == id);
+        Ok(entry.and_then(|(_, entry)| entry.record.incarnation))
+    }
+
+    /// Waits until another process than that stands behind it.
+    pub(super) async fn until_renewed(
+        &mut self,
+        stage: &Stage,
+        narrator: &mut Narrator<'_>,
+        id: &str,
+        old: Option<Incarnation>,
+    ) -> Result<(), Failure> {
+        let limit = Instant::now() + LIMIT;
+        while self.incarnation(stage, id).await? == old {
+            if Instant::now() > limit {
+                return Err(late(&format!("{id} is registered as a new process")));
+            }
+            self.look(narrator, Duration::from_millis(200)).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many more calls were good.
+    pub(super) async fn until_good(&mut self, narrator: &mut Narrator<'_>, more: u64) -> Result<(), Failure> {
+        let enough = |now: &Report, since: &Report| now.good() >= since.good() + more;
+        let what = format!("{more} more calls are good");
+        timeout(LIMIT, self.show_until(narrator, enough, None)).await.map_err(|_| late(&what))?
+    }
+
+    /// Which lease keeps which instance.
     pub(super) async fn leases(&self, stage: &Stage) -> Result<Vec<LeaseId>, Failure> {
         Ok(self.inventory(stage).await?.entries.values().map(|entry| entry.lease).collect())
     }
@@ -134,7 +148,7 @@ impl Cast {
     ) -> Result<Inventory, Failure> {
         let limit = Instant::now() + LIMIT;
         loop {
-            self.greeters.values_mut().try_for_each(Child::lives)?;
+            self.members.values_mut().try_for_each(Child::lives)?;
             let inventory = self.inventory(stage).await?;
             let serves = |id: &&str| {
                 inventory.entries.iter().any(|(key, entry)| {
@@ -213,7 +227,7 @@ impl Cast {
     ) -> Result<(), Failure> {
         let since = self.report();
         loop {
-            self.greeters.values_mut().try_for_each(Child::lives)?;
+            self.members.values_mut().try_for_each(Child::lives)?;
             let next = async {
                 match self.loads.first_mut() {
                     Some(load) => load.next().await,
@@ -232,7 +246,7 @@ impl Cast {
         }
     }
 
-    /// The latest reports of both loads, added up.
+    /// The latest reports of all loads, added up.
     fn report(&self) -> Report {
         let mut sum = Report::default();
         for report in self.loads.iter().map(Load::report) {
@@ -249,7 +263,7 @@ impl Cast {
         sum
     }
 
-    /// The calls of both loads.
+    /// The calls of all loads.
     pub(super) fn totals(&self) -> Totals {
         self.report().totals()
     }
@@ -257,6 +271,31 @@ impl Cast {
     /// Why the call that failed last did.
     pub(super) fn last_error(&self) -> Option<String> {
         self.report().last_error
+    }
+
+    /// Asks every instance to stop, and waits until all have, in order.
+    pub(super) async fn stop_all(&mut self, within: Duration) -> Result<(), Failure> {
+        self.members.values_mut().try_for_each(|member| member.signal(Signal::Terminate))?;
+        while let Some((id, mut member)) = self.members.pop_first() {
+            let status = member.ended(within).await?;
+            if !status.success() {
+                let reason = format!("{id} was asked to stop and ended with {status}");
+                return Err(Failure::new(Exit::Other, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, of those that still run, however they end: their user may have done anything to them.
+    pub(super) async fn stop_kept(&mut self, within: Duration) {
+        for member in self.members.values_mut() {
+            // One that has ended already is no trouble.
+            let _ = member.signal(Signal::Terminate);
+        }
+        while let Some((_, mut member)) = self.members.pop_first() {
+            // What does not end in time is killed as it is dropped.
+            let _ = member.ended(within).await;
+        }
     }
 
     /// Ends the loads; gives what they measured.

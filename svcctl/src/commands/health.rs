@@ -8,7 +8,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-pub(super) async fn serving(at: Address, service: String) -> Result<(), String> {
+/// Whether the server at `at`, or one of its services, says that it serves; why not, in words.
+pub(crate) async fn serving(at: Address, service: String) -> Result<(), String> {
     let endpoint = Endpoint::new(at.as_str()).map_err(|error| error.to_string())?;
     let mut health = HealthClient::new(Channel::fixed([endpoint]));
     let asked = if service.is_empty() { at.to_string() } else { format!("{at}, {service}") };
