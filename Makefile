@@ -44,6 +44,11 @@ soak: tools ## 200 instances through everything that can happen to them, for MIN
 	SOAK_MINUTES=$(or $(MINUTES),1) SVC_TOOLS=$(TARGET)/tools $(CARGO) test --locked -p svc-tests --test registration -- \
 		--ignored --exact soak::soak --nocapture
 
+.PHONY: gift-soak
+gift-soak: build tools ## gifts, RATE=100 a second for SECONDS=300, while services are killed; DATABASE=postgres or sqlite
+	env SECONDS=$(or $(SECONDS),300) RATE=$(or $(RATE),100) SVC_TOOLS=$(TARGET)/tools $(CARGO) test --release --locked -p svc-tests \
+		--test gift -- --exact soak::$(or $(DATABASE),postgres) --nocapture
+
 .PHONY: histories
 histories: tools ## random histories of registrations, STEPS=100000 on the embedded etcd and 1,000 on real ones
 	HISTORY_STEPS=$(or $(STEPS),100000) SVC_TOOLS=$(TARGET)/tools $(CARGO) test --locked -p svc-tests --test registration -- \

@@ -109,6 +109,18 @@ impl Database {
 /// # Panics
 /// When the law does, or hangs.
 pub fn run<F: Future<Output = ()>>(is_postgres: bool, law: impl FnOnce(Database) -> F) {
+    run_within(is_postgres, TEST_LIMIT, law);
+}
+
+/// The same with a limit of its own.
+///
+/// # Panics
+/// When the law does, or hangs.
+pub fn run_within<F: Future<Output = ()>>(
+    is_postgres: bool,
+    limit: Duration,
+    law: impl FnOnce(Database) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -122,7 +134,7 @@ pub fn run<F: Future<Output = ()>>(is_postgres: bool, law: impl FnOnce(Database)
             Database::sqlite()
         };
         let law = Box::pin(law(database));
-        tokio::time::timeout(TEST_LIMIT, law).await.expect("the test hangs");
+        tokio::time::timeout(limit, law).await.expect("the test hangs");
     });
 }
 

@@ -144,31 +144,35 @@ impl Courier {
             let _ = tell.send(begun);
             if let Some(sending) = sending {
                 courier.0.terms.probe.reached(Point::Begun);
-                courier.carry(&sending, &claim, permit).await;
+                return courier.carry(&sending, &claim, permit).await;
             }
+            None
         };
         let task = self.0.tasks.spawn(task.in_current_span());
         let begun = timeout_at(until, told).await.map_err(|_| NotSent::Late)?;
         let begun = begun.map_err(|_| Error::Internal("a sending ended early".to_owned()))?;
         let (sending, ours) = begun?;
-        if ours {
-            // Late or panicked: what is written down says how it stands.
-            let _ = timeout_at(until, task).await;
-        } else if !sending.has_ended() {
-            return self.ended(sending, until).await;
+        if sending.has_ended() {
+            return Ok(sending);
         }
-        Ok(self.0.store.sending(sending.seq).await?)
+        if ours && let Ok(Ok(Some(ended))) = timeout_at(until, task).await {
+            return Ok(ended);
+        }
+        // Late, or somebody else carries it: what is written down says how it stands.
+        Ok(self.ended(sending.seq, until).await?)
     }
 
-    /// Waits for the end of a sending that somebody else carries.
-    async fn ended(&self, mut sending: Sending, until: Instant) -> Result<Sending, NotSent> {
+    /// Reads a sending until it has ended, or the time is over.
+    async fn ended(&self, seq: i64, until: Instant) -> Result<Sending, Error> {
         let (mut pause, longest) = LOOK;
-        while !sending.has_ended() && Instant::now() + pause < until {
+        loop {
+            let sending = self.0.store.sending(seq).await?;
+            if sending.has_ended() || Instant::now() + pause >= until {
+                return Ok(sending);
+            }
             sleep(pause).await;
             pause = (pause * 2).min(longest);
-            sending = self.0.store.sending(sending.seq).await?;
         }
-        Ok(sending)
     }
 
     /// Takes over what nobody carries any more, as much of it as there is room for; says how many.
@@ -185,27 +189,33 @@ impl Courier {
             tracing::info!(biz_id = sending.biz_id, "a sending that nobody carried is taken over");
             let courier = self.clone();
             // As in `send`.
-            self.0.tasks.spawn(async move { courier.carry(&sending, &claim, permit).await });
+            self.0.tasks.spawn(async move { drop(courier.carry(&sending, &claim, permit).await) });
         }
         Ok(taken)
     }
 
-    /// Carries a sending until it has ended, its claim is lost, or the courier stops.
-    async fn carry(&self, sending: &Sending, claim: &Claim, _permit: OwnedSemaphorePermit) {
+    /// Carries a sending until it has ended, which is then given, or its claim is lost, or the courier stops.
+    async fn carry(
+        &self,
+        sending: &Sending,
+        claim: &Claim,
+        _permit: OwnedSemaphorePermit,
+    ) -> Option<Sending> {
         let receipts = sending.receipts.iter().cloned().map(|receipt| self.deliver(sending, receipt));
         tokio::select! {
             // The end first: what has ended needs no claim.
             biased;
-            _ = join_all(receipts) => return,
+            receipts = join_all(receipts) => return Some(Sending { receipts, ..sending.clone() }),
             () = self.lost(sending, claim) => {
                 tracing::warn!(biz_id = sending.biz_id, "another instance has taken a sending over");
-                return;
+                return None;
             }
             () = self.0.stopping.cancelled() => {}
         }
         if let Err(error) = self.0.store.release(sending.seq, claim).await {
             tracing::warn!(%error, biz_id = sending.biz_id, "a sending is taken over only when its claim is over");
         }
+        None
     }
 
     /// Renews the claim; resolves when it is somebody else's.
@@ -221,11 +231,11 @@ impl Courier {
         }
     }
 
-    /// Takes one receipt to its end.
+    /// Takes one receipt to its end, and gives it.
     ///
     /// # Cancel safety
     /// Dropped, it stands as it was last written down.
-    async fn deliver(&self, sending: &Sending, mut receipt: Receipt) {
+    async fn deliver(&self, sending: &Sending, mut receipt: Receipt) -> Receipt {
         let mut tries = 0;
         while !receipt.state.is_end() {
             // The semaphore is never closed. Held for a step at a time: who pauses lets others go on.
@@ -251,6 +261,7 @@ impl Courier {
                 }
             }
         }
+        receipt
     }
 
     /// Takes the next step and writes down what came of it; gives what the receipt then is.
