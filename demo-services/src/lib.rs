@@ -24,3 +24,8 @@ mod signal;
 pub mod telemetry;
 mod time;
 pub mod validate;
+
+/// The tutorial's code is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/tutorial.md")]
+pub struct Tutorial;
