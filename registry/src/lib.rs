@@ -20,6 +20,7 @@ mod error;
 pub mod etcd;
 pub mod intent;
 pub mod keys;
+mod metrics;
 pub mod name;
 mod readiness;
 pub mod record;

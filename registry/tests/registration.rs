@@ -115,6 +115,24 @@ async fn a_registration_outlives_its_handles_and_a_wipe() {
     assert!(value(&etcd, SERVING).await.is_some());
 }
 
+/// A watch that etcd grants at a revision before ours is of no use, and was left behind for as long as its stream lived.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_doubted_because_etcd_is_behind_is_cancelled() {
+    let (server, etcd) = started().await;
+    for n in 0..10 {
+        etcd.kv().put(format!("/elsewhere/{n}"), "x", None).await.expect("etcd is up");
+    }
+    let (_registration, mut status) = registered(&etcd).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let watches = server.hooks().watch_count();
+    server.wipe().await;
+    server.restart().await.expect("it starts again");
+    until(&mut status, |status| !status.is_registered()).await;
+    until(&mut status, RegistrationStatus::is_registered).await;
+    tokio::time::sleep(LONG).await;
+    assert_eq!(server.hooks().watch_count(), watches);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_moves_the_record_and_its_end_moves_it_back() {
     let (_server, etcd) = started().await;

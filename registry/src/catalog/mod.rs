@@ -27,6 +27,7 @@ mod session;
 mod set;
 mod stream;
 mod subscription;
+mod tally;
 mod task;
 mod wire;
 
@@ -72,6 +73,7 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog on this etcd. Asks nothing of it before somebody watches.
     pub fn new(etcd: &Etcd) -> Self {
+        crate::metrics::describe_catalog();
         let inbox = Arc::new(Inbox::default());
         // Owned by the handles: ends when the last `Catalog` and the last `Subscription` are dropped. Bounded by what
         // is followed; its errors are the subscribers' to see, as `Freshness`.

@@ -28,6 +28,7 @@ use self::watch::{Phase, Watch};
 use super::event::Freshness;
 use super::range::{Key, Range};
 use super::set::{Delta, Seen};
+use super::tally::Tally;
 use crate::backoff::Backoff;
 use crate::etcd::Liveness;
 use crate::keys::Prefix;
@@ -139,6 +140,11 @@ impl Session {
     pub(super) fn known(&self, range: &Range) -> Option<(Revision, impl Iterator<Item = (&Key, Seen)>)> {
         let watch = self.watches.get(range)?;
         Some((watch.applied?, watch.set.seen()))
+    }
+
+    /// How many instances a range has, by their state.
+    pub(super) fn tally(&self, range: &Range) -> Tally {
+        self.watches.get(range).map(|watch| watch.set.tally()).unwrap_or_default()
     }
 
     /// How fresh a range is; `None` before the first answer.

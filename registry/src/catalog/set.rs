@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::entry::Item;
 use super::guard::{Guard, HOLD};
 use super::range::Key;
+use super::tally::Tally;
 use crate::name::{InstanceId, LeaseId, Revision};
 use crate::record::State;
 
@@ -59,7 +60,7 @@ pub(super) struct RangeSet {
     held_at: HashMap<Arc<str>, Key>,
     /// The held in the order in which they run out.
     expiries: VecDeque<(Instant, Key)>,
-    serving: usize,
+    tally: Tally,
     guard: Option<Guard>,
 }
 
@@ -130,6 +131,7 @@ impl RangeSet {
     /// Lets go a held instance early: its connection ended, or its address is another's now.
     pub(super) fn release(&mut self, key: &Key) -> Option<Delta> {
         let (stored, _) = self.held.remove(key)?;
+        self.tally.held = self.held.len();
         if let Some(address) = stored.address() {
             self.held_at.remove(&address);
         }
@@ -145,6 +147,11 @@ impl RangeSet {
             .iter()
             .map(|(key, (s, until))| (key, Seen { item: s.item.clone(), held_until: Some(*until) }));
         present.chain(held)
+    }
+
+    /// How many there are of which state.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The key by which a wipe is told. Walks the set; asked once for each watch opened.
@@ -167,10 +174,10 @@ impl RangeSet {
             }
             batch.addresses.insert(address);
         }
-        if next.is_serving() {
-            self.serving += 1;
-            batch.arrived += usize::from(!was_serving);
+        if let Some(count) = self.tally.of(&next.item) {
+            *count += 1;
         }
+        batch.arrived += usize::from(next.is_serving() && !was_serving);
         match &old {
             Some(old) if !returned && old.item.is_same(&next.item) => next.item = old.item.clone(),
             _ => {
@@ -189,7 +196,9 @@ impl RangeSet {
 
     fn take(&mut self, key: &Key) -> Option<Stored> {
         let stored = self.present.remove(key)?;
-        self.serving -= usize::from(stored.is_serving());
+        if let Some(count) = self.tally.of(&stored.item) {
+            *count -= 1;
+        }
         Some(stored)
     }
 
@@ -207,7 +216,7 @@ impl RangeSet {
         if let Some(guard) = &mut self.guard {
             guard.lost(gone.values().filter(|s| is_lost(s)).count(), now);
             guard.arrived(arrived, now);
-            hold = wiped || guard.is_mass_loss(self.serving, now);
+            hold = wiped || guard.is_mass_loss(self.tally.serving, now);
         }
         for (key, stored) in gone {
             let address = stored.address().filter(|a| hold && !addresses.contains(a));
@@ -221,6 +230,7 @@ impl RangeSet {
             }
             deltas.push(Delta { key, was_seen: true, now: seen });
         }
+        self.tally.held = self.held.len();
         deltas
     }
 }

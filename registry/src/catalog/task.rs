@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -13,9 +14,11 @@ use super::range::Range;
 use super::session::{Action, Event, Refusal, Session};
 use super::set::Delta;
 use super::stream::{Request, Stream};
+use super::tally::Shown;
 use super::wire;
 use crate::etcd::Etcd;
 use crate::keys::Prefix;
+use crate::metrics::{CHANGES, HEARD, LISTS, STREAMS};
 use crate::name::{Revision, ServiceName};
 
 struct Subscriber {
@@ -33,6 +36,8 @@ pub(super) struct Task {
     subscribers: HashMap<u64, Subscriber>,
     /// Who follows a range: its reference count, and where its differences go.
     followers: HashMap<Range, Vec<u64>>,
+    /// What dashboards see of each range that is followed.
+    shown: HashMap<Range, Shown>,
     last_subscriber: u64,
     /// Reads under way: at most one list and one anchor a range, and one of the revision.
     reads: JoinSet<Event>,
@@ -48,6 +53,7 @@ impl Task {
             session,
             subscribers: HashMap::new(),
             followers: HashMap::new(),
+            shown: HashMap::new(),
             last_subscriber: 0,
             reads: JoinSet::new(),
             stream: Stream::None,
@@ -81,6 +87,10 @@ impl Task {
     }
 
     fn handle(&mut self, event: Event) {
+        if event.is_heard() {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            metrics::gauge!(HEARD).set(now.as_secs_f64());
+        }
         for action in self.session.handle(event, Instant::now()) {
             self.perform(action);
         }
@@ -108,6 +118,7 @@ impl Task {
         let id = self.last_subscriber;
         for range in &ranges {
             self.followers.entry(range.clone()).or_default().push(id);
+            self.shown.entry(range.clone()).or_insert_with(|| Shown::new(range));
         }
         let prefix = self.etcd.prefix().clone();
         let subscriber = Subscriber { mailbox, ranges: ranges.clone(), service, prefix };
@@ -133,6 +144,7 @@ impl Task {
             followers.retain(|follower| *follower != id);
             if followers.is_empty() {
                 self.followers.remove(&range);
+                self.shown.remove(&range);
                 self.handle(Event::Unsubscribe(range));
             }
         }
@@ -141,7 +153,10 @@ impl Task {
     fn perform(&mut self, action: Action) {
         match action {
             Action::List { range, ticket, at, after, limit, drained } => {
-                metrics::counter!("svc_catalog_list_pages").increment(1);
+                if after.is_none() {
+                    let list = if self.session.known(&range).is_some() { "again" } else { "first" };
+                    metrics::counter!(LISTS, "list" => list).increment(1);
+                }
                 let etcd = self.etcd.clone();
                 self.reads.spawn(async move {
                     let page = async {
@@ -172,7 +187,7 @@ impl Task {
                 });
             }
             Action::Open { stream, watch } => {
-                metrics::counter!("svc_catalog_streams_opened").increment(1);
+                metrics::counter!(STREAMS).increment(1);
                 let etcd = self.etcd.clone();
                 let opening = Box::pin(async move { wire::open(&etcd, &watch).await });
                 let generation = self.etcd.token_generation();
@@ -183,12 +198,18 @@ impl Task {
             Action::AskProgress => self.stream.say(Request::Progress),
             Action::Close => self.stream = Stream::None,
             Action::Publish { range, revision, deltas } => {
-                metrics::counter!("svc_catalog_changes").increment(deltas.len() as u64);
+                metrics::counter!(CHANGES).increment(deltas.len() as u64);
+                if let Some(shown) = self.shown.get_mut(&range) {
+                    shown.counts(self.session.tally(&range));
+                }
                 for subscriber in self.followers_of(&range) {
                     subscriber.put(&range, revision, &deltas);
                 }
             }
             Action::Tell { range, freshness } => {
+                if let Some(shown) = self.shown.get_mut(&range) {
+                    shown.is(&freshness);
+                }
                 for subscriber in self.followers_of(&range) {
                     subscriber.mailbox.tell(&range, freshness.clone());
                 }

@@ -227,7 +227,11 @@ impl Task {
                         if liveness.heard(Instant::now()) {
                             self.replaced_for_silence = false;
                         }
-                        self.take(&response).await?;
+                        if let Some(id) = self.take(&response).await?
+                            && let Err(error) = in_time(stream.cancel(id)).await
+                        {
+                            return Ok(Some(error));
+                        }
                     }
                     Ok(None) => {
                         return Ok(Some(format!("etcd at {} ended the watch stream", self.etcd.member(&self.peer))));
@@ -336,14 +340,15 @@ impl Task {
         self.asked.keys().copied().find(|id| self.tokens.contains_key(id))
     }
 
-    /// Turns a response into events. A refusal is `created && canceled`, so `canceled` is asked first.
-    async fn take(&mut self, response: &WatchResponse) -> Result<(), Dropped> {
-        let Some(id) = self.concerned(response) else { return Ok(()) };
+    /// Turns a response into events; the id of a watch that runs at etcd and is of no use, to be cancelled. A refusal is
+    /// `created && canceled`, so `canceled` is asked first.
+    async fn take(&mut self, response: &WatchResponse) -> Result<Option<i64>, Dropped> {
+        let Some(id) = self.concerned(response) else { return Ok(None) };
         if response.created() {
             self.asked = self.asked.split_off(&id.saturating_add(1));
         }
-        let Some(&token) = self.tokens.get(&id) else { return Ok(()) }; // stopped meanwhile
-        let Some(watch) = self.watches.get_mut(&token) else { return Ok(()) };
+        let Some(&token) = self.tokens.get(&id) else { return Ok(None) }; // stopped meanwhile
+        let Some(watch) = self.watches.get_mut(&token) else { return Ok(None) };
         let header = response.header().map_or(0, etcd_client::ResponseHeader::revision);
         if response.canceled() && response.compact_revision() == 0 {
             // The owner reads now, and watches again: by then it is known whether the token was to blame.
@@ -370,18 +375,21 @@ impl Task {
                 .filter_map(|event| event.kv())
                 .map(|kv| (kv.key().to_vec(), Revision(kv.mod_revision())))
                 .collect();
-            let Some((_, last)) = keys.last() else { return Ok(()) };
+            let Some((_, last)) = keys.last() else { return Ok(None) };
             // The rest of a fragmented revision is still to come: a new stream has to begin with it again.
             if !response.0.fragment {
                 watch.next = last.next();
             }
             WatchEvent::Touched { token, keys }
         };
-        if matches!(event, WatchEvent::Doubt { .. }) {
+        let doubted = matches!(event, WatchEvent::Doubt { .. });
+        if doubted {
             self.watches.remove(&token);
             self.tokens.remove(&id);
         }
-        self.happened.send(event).await.map_err(|_| Dropped)
+        self.happened.send(event).await.map_err(|_| Dropped)?;
+        // etcd has ended one that it cancelled; one that we doubt would run on beside the next one.
+        Ok((doubted && !response.canceled()).then_some(id))
     }
 }
 

@@ -166,7 +166,7 @@ impl Readiness {
         loop {
             let answer = self.answer().await;
             let result = if answer.is_ok() { "passed" } else { "failed" };
-            metrics::counter!("svc_registry_readiness_checks_total", "result" => result).increment(1);
+            metrics::counter!(crate::metrics::READINESS_CHECKS, "result" => result).increment(1);
             if let Some(verdict) = self.tally.count(answer) {
                 return verdict;
             }

@@ -272,6 +272,13 @@ impl Entry {
         }
     }
 
+    /// Whether the commit that is under way puts a record where another's stood: an earlier process's, or a stranger's.
+    pub(super) fn takes_over(&self) -> bool {
+        let puts = matches!(&self.doing, Doing::Commit(change) if !change.puts.is_empty());
+        let mut held = self.known.serving.iter().chain(&self.known.draining);
+        puts && held.any(|held| held.incarnation != Some(self.process.incarnation))
+    }
+
     /// A commit was answered. Returns as [`Entry::read`].
     pub(super) fn committed(&mut self, outcome: Outcome, now: Instant) -> Option<Revision> {
         let is_applied = self.is_applied(&outcome);

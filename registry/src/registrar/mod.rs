@@ -111,6 +111,7 @@ impl Registrar {
 
     /// A registrar with this configuration.
     pub fn with_config(etcd: &Etcd, config: RegistrarConfig) -> Registrar {
+        crate::metrics::describe_registrar();
         let process = Process { incarnation: Incarnation::random(), started_at: SystemTime::now() };
         let ttl = config.ttl.clamp(Duration::from_secs(1), LONGEST);
         let notice = config.notice.min(LONGEST);

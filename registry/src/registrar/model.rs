@@ -377,6 +377,7 @@ impl World {
                 node.watched.insert(entry, (keys, from));
             }
             Action::WatchIntents { from } => node.intents_from = Some(from),
+            Action::LeaseLost | Action::TookOver => {}
             Action::Status { entry, status } => {
                 node.statuses.insert(entry, status);
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::{AWAY, REGISTERED_AFTER, REGISTRATIONS, TRANSITIONS};
 use crate::name::{InstanceId, ServiceName};
 
 /// Where a registration stands, with the reason where there is one.
@@ -80,7 +81,7 @@ impl RegistrationStatus {
     }
 }
 
-/// Tells people and dashboards of changes of state: one line a change, but with many registrations on one lost
+/// Tells people of changes of state: one line a change, but with many registrations on one lost
 /// etcd at most one a second, which says how many were left out.
 #[derive(Debug, Default)]
 pub(super) struct Narrator {
@@ -103,10 +104,6 @@ impl Narrator {
         if from.as_str() == to.as_str() {
             return; // only the reason is new: the status has it
         }
-        metrics::counter!("svc_registry_transitions_total", "to" => to.as_str()).increment(1);
-        metrics::gauge!("svc_registry_registrations", "state" => from.as_str()).decrement(1.0);
-        metrics::gauge!("svc_registry_registrations", "state" => to.as_str()).increment(1.0);
-
         if !to.is_final() && self.last.is_some_and(|last| now < last + LINE_EVERY) {
             self.left_out += 1;
             return;
@@ -124,14 +121,57 @@ impl Narrator {
             _ => tracing::info!(%service, %id, state, reason, left_out, "registration"),
         }
     }
+}
 
-    /// A new registration counts from its first state.
-    pub(super) fn begin(status: &RegistrationStatus) {
-        metrics::gauge!("svc_registry_registrations", "state" => status.as_str()).increment(1.0);
+/// One registration as dashboards see it, from the wish to the end; its drop takes it out of the gauge.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Standing {
+    status: &'static str,
+    /// Since when it is wished for and was never registered.
+    wished: Option<Instant>,
+    /// Since when it is suspect or lost.
+    away: Option<Instant>,
+}
+
+impl Standing {
+    pub(super) fn new(status: &RegistrationStatus, now: Instant) -> Standing {
+        let status = status.as_str();
+        metrics::gauge!(REGISTRATIONS, "status" => status).increment(1.0);
+        Standing { status, wished: Some(now), away: None }
     }
 
-    /// One that is forgotten no longer counts.
-    pub(super) fn end(status: &RegistrationStatus) {
-        metrics::gauge!("svc_registry_registrations", "state" => status.as_str()).decrement(1.0);
+    pub(super) fn is(&mut self, to: &RegistrationStatus, now: Instant) {
+        if self.status == to.as_str() {
+            return;
+        }
+        let from = std::mem::replace(&mut self.status, to.as_str());
+        metrics::counter!(TRANSITIONS, "to" => self.status).increment(1);
+        metrics::gauge!(REGISTRATIONS, "status" => from).decrement(1.0);
+        metrics::gauge!(REGISTRATIONS, "status" => self.status).increment(1.0);
+        match to {
+            RegistrationStatus::Registered => {
+                if let Some(wished) = self.wished.take() {
+                    metrics::histogram!(REGISTERED_AFTER).record(now - wished);
+                }
+                if let Some(away) = self.away.take() {
+                    metrics::histogram!(AWAY).record(now - away);
+                }
+            }
+            RegistrationStatus::Suspect { .. } | RegistrationStatus::Lost { .. } => {
+                self.away.get_or_insert(now);
+            }
+            // Not for want of etcd: somebody wants it so.
+            RegistrationStatus::Removed { .. }
+            | RegistrationStatus::Superseded { .. }
+            | RegistrationStatus::Deregistered => (self.wished, self.away) = (None, None),
+            RegistrationStatus::Registering { .. } => {}
+        }
+    }
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        metrics::gauge!(REGISTRATIONS, "status" => self.status).decrement(1.0);
     }
 }

@@ -80,6 +80,10 @@ pub(super) enum Action {
         entry: EntryId,
         result: Result<(), Arc<str>>,
     },
+    /// A lease was lost: to be counted.
+    LeaseLost,
+    /// A record that was another's is ours now: to be counted.
+    TookOver,
     /// The entry is no more.
     Forget {
         entry: EntryId,
@@ -255,6 +259,9 @@ impl Table {
                     Outcome::Conflict(seen) => seen.revision,
                 };
                 let done = row.entry.is_applied(&outcome);
+                if done && row.entry.takes_over() {
+                    self.actions.push(Action::TookOver);
+                }
                 let watch = row.entry.committed(outcome, now);
                 if done && let Some(group) = self.groups.get_mut(&row.group) {
                     group.lease.proven();

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::calls::{Calls, Commit, Done, Read};
 use super::entry::Outcome;
 use super::inbox::{Goodbye, Inbox, Publishers, Wish};
-use super::status::{Narrator, RegistrationStatus};
+use super::status::{Narrator, RegistrationStatus, Standing};
 use super::table::{Action, EntryId, Table};
 use crate::drain::Phase;
 use crate::etcd::{Etcd, Keepalive, Range, Renewal, WatchEvent, Watcher};
+use crate::metrics::{KEEPALIVES, LEASES_LOST, TAKEOVERS, WRITES};
 use crate::name::{InstanceId, ServiceName};
 
 /// The watch on the intents; those of registrations are `2 * id` and `2 * id + 1`, and ids start at 1.
@@ -24,6 +25,7 @@ struct Face {
     service: ServiceName,
     id: InstanceId,
     status: watch::Sender<RegistrationStatus>,
+    standing: Standing,
     phase: watch::Sender<Phase>,
     left: Option<oneshot::Sender<Result<(), Arc<str>>>>,
 }
@@ -86,9 +88,9 @@ impl Task {
 
     fn wish(&mut self, entry: EntryId, wish: Wish, now: Instant) {
         if let Some((instance, Publishers { status, phase })) = wish.register {
-            Narrator::begin(&status.borrow());
+            let standing = Standing::new(&status.borrow(), now);
             let (service, id) = (instance.service().clone(), instance.id().clone());
-            self.faces.insert(entry, Face { service, id, status, phase, left: None });
+            self.faces.insert(entry, Face { service, id, status, standing, phase, left: None });
             self.table.register(entry, instance, now);
         }
         if let Some(instance) = wish.update {
@@ -131,7 +133,7 @@ impl Task {
                     Ok(Outcome::Conflict(_)) => "conflict",
                     Err(_) => "failed",
                 };
-                metrics::counter!("svc_registry_writes_total", "result" => outcome).increment(1);
+                metrics::counter!(WRITES, "result" => outcome).increment(1);
                 self.table.committed(entry, lease, result, now);
             }
         }
@@ -168,7 +170,7 @@ impl Task {
             Action::Commit { entry, keys, change } => self.calls.commit(Commit { entry, keys, change }),
             Action::Abandon { entry } => self.calls.abandon(entry),
             Action::Renew { lease, patience } => {
-                metrics::counter!("svc_registry_keepalives_total").increment(1);
+                metrics::counter!(KEEPALIVES).increment(1);
                 // A full queue is a stuck stream: it is dropped for its silence, and the next third asks again.
                 let _ = self.keepalive.renew(Renewal { lease, patience });
             }
@@ -186,11 +188,14 @@ impl Task {
                 }
             }
             Action::Status { entry, status } => {
-                if let Some(face) = self.faces.get(&entry) {
+                if let Some(face) = self.faces.get_mut(&entry) {
+                    face.standing.is(&status, now);
                     let before = face.status.send_replace(status.clone());
                     self.narrator.tell(&face.service, &face.id, &before, &status, now);
                 }
             }
+            Action::LeaseLost => metrics::counter!(LEASES_LOST).increment(1),
+            Action::TookOver => metrics::counter!(TAKEOVERS).increment(1),
             Action::Phase { entry, phase } => {
                 if let Some(face) = self.faces.get(&entry) {
                     tracing::info!(service = %face.service, id = %face.id, ?phase, "drain");
@@ -206,9 +211,7 @@ impl Task {
             Action::Forget { entry } => {
                 self.watcher.stop(2 * entry);
                 self.watcher.stop(2 * entry + 1);
-                if let Some(face) = self.faces.remove(&entry) {
-                    Narrator::end(&face.status.borrow());
-                }
+                self.faces.remove(&entry);
             }
         }
     }

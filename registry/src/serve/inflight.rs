@@ -161,7 +161,7 @@ fn counts(path: &str) -> bool {
 fn panicked(path: &str, panic: &(dyn Any + Send)) -> Status {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-    metrics::counter!("svc_registry_handler_panics_total").increment(1);
+    metrics::counter!(crate::metrics::HANDLER_PANICS).increment(1);
     tracing::error!(path, panic = %text, "a handler panicked");
     Status::internal("the handler of this call panicked; see the server's log")
 }

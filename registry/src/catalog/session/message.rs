@@ -34,6 +34,23 @@ pub(in crate::catalog) enum Event {
     Timer,
 }
 
+impl Event {
+    /// Whether it says that etcd has answered.
+    pub(in crate::catalog) fn is_heard(&self) -> bool {
+        match self {
+            Event::Listed { page, .. } => page.is_ok(),
+            Event::Verified { header, .. } => header.is_ok(),
+            Event::Anchored { found, .. } => found.is_ok(),
+            Event::Opened { .. } | Event::Response { .. } => true,
+            Event::Subscribe(_)
+            | Event::Unsubscribe(_)
+            | Event::Ended { .. }
+            | Event::Release { .. }
+            | Event::Timer => false,
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug)]
 pub(in crate::catalog) enum Action {

@@ -110,6 +110,7 @@ impl Table {
         if let Some(group) = self.groups.get_mut(&id) {
             group.trouble = "the lease has run out or was revoked".into();
             group.lease.lost(lease, now, &mut self.random);
+            self.actions.push(Action::LeaseLost);
         }
         self.pump_members(id, now);
     }
