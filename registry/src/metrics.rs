@@ -35,7 +35,7 @@ pub(crate) fn describe_registrar() {
     describe_histogram!(AWAY, Seconds, "How long a registration was suspect or lost before it stood again");
     describe_counter!(LEASES_LOST, Count, "Leases that ran out, or that somebody revoked");
     describe_counter!(TAKEOVERS, Count, "Records that were another's and are ours now");
-    describe_counter!(WRITES, Count, "Transactions on records, by how they ended");
+    describe_counter!(WRITES, Count, "Changes of records, by how they ended");
     describe_counter!(KEEPALIVES, Count, "Renewals of leases that were asked for");
     describe_counter!(READINESS_CHECKS, Count, "Answers of readiness checks");
     #[cfg(feature = "server")]

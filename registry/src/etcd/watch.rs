@@ -340,7 +340,7 @@ impl Task {
         self.asked.keys().copied().find(|id| self.tokens.contains_key(id))
     }
 
-    /// Turns a response into events; the id of a watch that runs at etcd and is of no use, to be cancelled. A refusal is
+    /// Turns a response into events; the id of a watch that is in etcd still and of no use, to be cancelled. A refusal is
     /// `created && canceled`, so `canceled` is asked first.
     async fn take(&mut self, response: &WatchResponse) -> Result<Option<i64>, Dropped> {
         let Some(id) = self.concerned(response) else { return Ok(None) };
@@ -388,8 +388,10 @@ impl Task {
             self.tokens.remove(&id);
         }
         self.happened.send(event).await.map_err(|_| Dropped)?;
-        // etcd has ended one that it cancelled; one that we doubt would run on beside the next one.
-        Ok((doubted && !response.canceled()).then_some(id))
+        // One that etcd refused it has ended. One that we doubt would run on beside the next one, and one that fell behind
+        // a compaction stays in etcd's books until it is cancelled, as etcd's own client does.
+        let refused = response.canceled() && response.compact_revision() == 0;
+        Ok((doubted && !refused).then_some(id))
     }
 }
 

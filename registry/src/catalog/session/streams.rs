@@ -81,6 +81,10 @@ impl Session {
         // A refusal is created and canceled at once, so that is asked first.
         if let Some(canceled) = response.canceled {
             self.ids.remove(&id);
+            if canceled.compacted {
+                // etcd keeps it in its books until it is cancelled, as etcd's own client does.
+                self.actions.push(Action::Cancel { id });
+            }
             self.canceled(&range, canceled.compacted, &canceled.refusal, now);
         } else {
             if response.created {
