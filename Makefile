@@ -40,7 +40,7 @@ test: tools ## all tests, on the embedded etcd and on two real ones
 	SVC_TOOLS=$(TARGET)/tools $(CARGO) test --locked --workspace
 
 .PHONY: soak
-soak: tools ## 200 instances through everything that can happen to them, for MINUTES=1
+soak: tools ## 200 instances on a cluster of three, through everything that can happen, for MINUTES=1
 	SOAK_MINUTES=$(or $(MINUTES),1) SVC_TOOLS=$(TARGET)/tools $(CARGO) test --locked -p svc-tests --test registration -- \
 		--ignored --exact soak::soak --nocapture
 

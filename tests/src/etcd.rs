@@ -9,6 +9,7 @@ mod binaries;
 mod cluster;
 mod peers;
 mod real;
+mod scrape;
 
 use std::fmt;
 use std::future::Future;
@@ -23,6 +24,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub use binaries::{Binary, find};
 pub use cluster::Cluster;
 use real::Real;
+pub use scrape::counted;
 
 use crate::ports::free_port;
 
@@ -304,6 +306,17 @@ pub fn run_cluster<F>(kind: Kind, law: impl FnOnce(Cluster) -> F)
 where
     F: Future<Output = ()>,
 {
+    run_cluster_within(TEST_LIMIT, kind, law);
+}
+
+/// The same for a law that takes longer.
+///
+/// # Panics
+/// As [`run`], by this limit.
+pub fn run_cluster_within<F>(limit: Duration, kind: Kind, law: impl FnOnce(Cluster) -> F)
+where
+    F: Future<Output = ()>,
+{
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -316,7 +329,7 @@ where
             ));
         };
         let law = Box::pin(law(cluster));
-        tokio::time::timeout(TEST_LIMIT, law).await.expect("the test hangs");
+        tokio::time::timeout(limit, law).await.expect("the test hangs");
     });
 }
 

@@ -25,14 +25,21 @@ impl Process {
     /// # Panics
     /// If it cannot be started, or ends without a line.
     pub fn spawn(program: impl AsRef<Path>, arguments: &[&str]) -> Process {
-        let program = program.as_ref();
-        let mut process = Process::spawn_unheard(program, arguments);
-        let read = process.stdout.read_line(&mut process.line);
-        assert!(matches!(read, Ok(1..)), "{} ended before it said anything", program.display());
+        let mut process = Process::spawn_unheard(program.as_ref(), arguments);
+        process.hear();
         process
     }
 
-    /// Starts `program` without waiting for a line; such a process is not to be asked.
+    /// Waits for the first line of one that was started [unheard](Process::spawn_unheard).
+    ///
+    /// # Panics
+    /// If it ends without a line.
+    pub fn hear(&mut self) {
+        let read = self.stdout.read_line(&mut self.line);
+        assert!(matches!(read, Ok(1..)), "process {} ended before it said anything", self.child.id());
+    }
+
+    /// Starts `program` without waiting for a line; such a process is not to be asked before it was [heard](Process::hear).
     ///
     /// # Panics
     /// If it cannot be started.

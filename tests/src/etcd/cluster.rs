@@ -11,6 +11,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::peers::{Links, PeerProxy};
 use super::real::{Member, Real};
+use super::scrape::counted;
 use super::{Kind, Options, TURNS, find};
 use crate::ports::free_port;
 
@@ -120,12 +121,28 @@ impl Cluster {
 
     /// Makes another member the leader; waits until it is.
     pub async fn move_leader(&self, to: usize) {
-        let id = self.links.id(to).expect("the cluster was asked");
-        let from = self.leader().await;
-        self.client_of(from).await.move_leader(id).await.expect("the leader moves");
+        assert!(self.try_move_leader(to).await, "the leader moves");
         while self.leader().await != to {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Asks for another leader; whether etcd agreed. It does not where that member lags behind.
+    pub async fn try_move_leader(&self, to: usize) -> bool {
+        let id = self.links.id(to).expect("the cluster was asked");
+        let from = self.leader().await;
+        self.client_of(from).await.move_leader(id).await.is_ok()
+    }
+
+    /// The sum, over all members, of the metrics whose lines begin so; of one that is down none.
+    pub async fn counted(&self, line: &str) -> f64 {
+        let mut sum = 0.0;
+        for member in 0..Self::SIZE {
+            let address = self.address(member);
+            let counted = tokio::time::timeout(Duration::from_secs(5), counted(&address, line));
+            sum += counted.await.ok().and_then(Result::ok).unwrap_or_default();
+        }
+        sum
     }
 
     /// SIGKILL. Its data stay.

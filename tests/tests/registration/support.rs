@@ -129,17 +129,10 @@ pub(crate) fn report(what: &str, took: Duration) {
 
 /// The sum of a real etcd's metrics whose lines begin so. `None` for the embedded one, which has no such page.
 pub(crate) async fn counted(etcd: &TestEtcd, line: &str) -> Option<f64> {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     if etcd.embedded().is_some() {
         return None;
     }
-    let mut page = tokio::net::TcpStream::connect(etcd.address()).await.expect("etcd is up");
-    let request = format!("GET /metrics HTTP/1.0\r\nHost: {}\r\n\r\n", etcd.address());
-    page.write_all(request.as_bytes()).await.expect("etcd is up");
-    let mut answer = String::new();
-    page.read_to_string(&mut answer).await.expect("etcd is up");
-    let lines = answer.lines().filter(|found| found.starts_with(line));
-    Some(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    Some(svc_tests::etcd::counted(&etcd.address(), line).await.expect("etcd is up"))
 }
 
 /// How many watches etcd has.
