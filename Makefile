@@ -31,6 +31,7 @@ tools: ## real etcds, a PostgreSQL and a Python with grpcio for the tests, unpac
 	@tests/tools/etcd.sh $(TARGET)/tools
 	@tests/tools/postgres.sh $(TARGET)/tools
 	@tests/tools/python.sh $(TARGET)/tools
+	@tests/tools/chromium.sh
 
 # Most tests wait for events: more of them at once than there are cores.
 export RUST_TEST_THREADS ?= 8

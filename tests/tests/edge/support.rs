@@ -129,8 +129,12 @@ pub(crate) struct Ask {
 }
 
 pub(crate) fn ask(edge: &Program, method: Method, path: &str) -> Ask {
-    let request = Request::builder().method(method).uri(path).header("host", &edge.address);
-    Ask { address: edge.address.clone(), request, body: Bytes::new() }
+    ask_at(&edge.address, method, path)
+}
+
+pub(crate) fn ask_at(address: &str, method: Method, path: &str) -> Ask {
+    let request = Request::builder().method(method).uri(path).header("host", address);
+    Ask { address: address.to_owned(), request, body: Bytes::new() }
 }
 
 pub(crate) fn get(edge: &Program, path: &str) -> Ask {
