@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Ask, LIMIT, Program, ask_at, post, until_good};
+use crate::support::{LIMIT, Program, ask_at, post, until_good};
 
 /// What names an element in WebDriver's answers.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
@@ -65,17 +65,14 @@ impl Browser {
         browser
     }
 
-    fn ask(&self, method: Method, path: &str, body: &Value) -> Ask {
-        let ask = ask_at(&self.address, method.clone(), path);
-        match method {
-            Method::POST => ask.header("content-type", "application/json").body(body.to_string()),
-            _ => ask,
-        }
-    }
-
-    /// One command; its value.
+    /// One command, with a body unless that is null; its value.
     async fn tell(&self, method: Method, path: &str, body: &Value) -> Value {
-        let answer = self.ask(method, path, body).send().await;
+        let ask = ask_at(&self.address, method, path);
+        let ask = match body {
+            Value::Null => ask,
+            body => ask.header("content-type", "application/json").body(body.to_string()),
+        };
+        let answer = ask.send().await;
         assert!(answer.status.is_success(), "{path}: {answer:?}");
         answer.json()["value"].clone()
     }
