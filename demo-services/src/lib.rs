@@ -15,6 +15,7 @@ pub mod config;
 mod database;
 pub mod deadline;
 pub mod edge;
+pub mod error;
 pub mod gift;
 pub mod greeter;
 pub mod load;

@@ -11,11 +11,9 @@ use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 use tower_layer::{Identity, Stack};
 
 use crate::config::ServiceArgs;
+use crate::error::BoxError;
 use crate::signal;
 use crate::telemetry::Observe;
-
-/// An error of a program as a whole: what it says is all that its user can do about it.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A server whose calls are observed.
 pub type Served = Serve<Stack<Observe, Identity>>;

@@ -8,7 +8,7 @@ use svc_proto::balance::v1::balance_server::{BalanceServer, SERVICE_NAME};
 use super::ledger::Share;
 use super::{Balance, DatabaseUrl, Store, Sweeper, Terms};
 use crate::config::ServiceArgs;
-use crate::service::BoxError;
+use crate::error::BoxError;
 use crate::telemetry;
 
 /// The name under which balances register.

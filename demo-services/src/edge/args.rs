@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Edge;
 use super::protocol::Protocols;
 use crate::config::ServiceArgs;
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// The name under which edges register.
 const SERVICE: &str = "edge";

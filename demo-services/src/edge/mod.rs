@@ -41,7 +41,8 @@ use self::directory::Directory;
 use self::problem::Problem;
 use self::protocol::{Method, Protocols};
 use self::remembered::Remembered;
-use crate::service::{BoxError, Service};
+use crate::error::BoxError;
+use crate::service::Service;
 
 pub use args::EdgeArgs;
 

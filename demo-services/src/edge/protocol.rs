@@ -18,7 +18,7 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::problem::Problem;
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// The end of a package's name, which is the beginning of the paths.
 const VERSION: &str = "v1";

@@ -6,7 +6,7 @@ use svc_proto::gift::v1::gift_server::{GiftServer, SERVICE_NAME};
 
 use super::{Courier, DatabaseUrl, Gift, Point, Probe, Store, Sweeper, Terms};
 use crate::config::ServiceArgs;
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// The name under which gifts register.
 const SERVICE: &str = "gift";

@@ -18,6 +18,7 @@
 //! carry the same sending take the same steps once. The claim, a lease with an expiry, only sees to it that they
 //! seldom do.
 
+mod answer;
 mod args;
 mod catalogue;
 mod coins;

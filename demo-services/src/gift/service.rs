@@ -9,13 +9,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::catalogue::{self, Item};
+use super::answer::{item, sending};
 use super::courier::{Courier, NotSent};
-use super::receipt::{Receipt, State};
-use super::store::{Error, Received, Refusal, Sending};
-use super::{request, watching};
+use super::receipt::State;
+use super::store::{Error, Refusal};
+use super::{catalogue, request, watching};
 use crate::deadline::Deadline;
-use crate::time::timestamp;
 
 /// How long a caller without a deadline waits for the end of its sending.
 const WAIT: Duration = Duration::from_secs(10);
@@ -115,50 +114,4 @@ impl From<NotSent> for Status {
             ),
         }
     }
-}
-
-/// A gift as a watch tells it.
-pub(super) fn received(received: Received) -> proto::WatchGiftsResponse {
-    proto::WatchGiftsResponse {
-        position: received.position,
-        gift: Some(item(received.item)),
-        from_uid: received.from,
-        biz_id: received.biz_id,
-        scene_id: received.scene_id,
-        deliver_time: Some(timestamp(received.delivered_ms)),
-    }
-}
-
-fn item(item: Item) -> proto::GiftItem {
-    proto::GiftItem { gift_id: item.id, name: item.name, coin: item.coin }
-}
-
-fn sending(sending: Sending) -> proto::Sending {
-    let state = match sending.has_ended() {
-        true => proto::SendingState::Ended,
-        false => proto::SendingState::Sending,
-    };
-    proto::Sending {
-        biz_id: sending.biz_id,
-        gift_id: sending.item.id,
-        from_uid: sending.from,
-        scene_id: sending.scene_id,
-        coin: sending.item.coin,
-        state: state.into(),
-        receipts: sending.receipts.into_iter().map(receipt).collect(),
-        create_time: Some(timestamp(sending.created_ms)),
-    }
-}
-
-fn receipt(receipt: Receipt) -> proto::Receipt {
-    let state = match receipt.state {
-        State::Freezing => proto::ReceiptState::Freezing,
-        State::Delivering => proto::ReceiptState::Delivering,
-        State::Confirming => proto::ReceiptState::Confirming,
-        State::Refunding => proto::ReceiptState::Refunding,
-        State::Received => proto::ReceiptState::Received,
-        State::Refunded => proto::ReceiptState::Refunded,
-        State::Refused => proto::ReceiptState::Refused,
-    };
-    proto::Receipt { to_uid: receipt.to, state: state.into(), reason: receipt.reason, tx_id: receipt.tx_id }
 }

@@ -64,7 +64,7 @@ impl Watching {
         loop {
             while let Some(received) = self.page.pop_front() {
                 if !received.is_taken_back {
-                    return Ok(super::service::received(received));
+                    return Ok(super::answer::received(received));
                 }
             }
             tokio::select! {

@@ -7,7 +7,7 @@ use svc_proto::helloworld;
 
 use super::Greeter;
 use crate::config::ServiceArgs;
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// The name under which greeters register.
 const SERVICE: &str = "greeter";

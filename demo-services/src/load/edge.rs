@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::Code;
 
 use super::tally::Outcome;
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// The pause before an order is given again.
 const PAUSE: Duration = Duration::from_millis(100);

@@ -7,7 +7,7 @@ use http::Uri;
 
 use super::shown::ShownArgs;
 use super::{Client, Edge, Load, Order, Rpc};
-use crate::service::BoxError;
+use crate::error::BoxError;
 use crate::signal;
 
 /// How long edge and balance are waited for before the first gift.

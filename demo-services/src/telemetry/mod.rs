@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use opentelemetry::global;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 pub use log::LogFormat;
 pub use observe::{Observe, Observed, ObservedBody};

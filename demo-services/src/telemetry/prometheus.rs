@@ -9,7 +9,7 @@ use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
-use crate::service::BoxError;
+use crate::error::BoxError;
 
 /// How often samples are moved from their queues into buckets, scraped or not: else they would pile up.
 const UPKEEP: Duration = Duration::from_secs(5);
