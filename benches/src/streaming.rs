@@ -22,6 +22,9 @@ const TO_SERVER: &str = "stream_messages_up/1x4";
 
 const STREAMS: u32 = 4;
 
+/// A turn takes milliseconds, and single ones differ by a third: with so many times the rounds the medians hold still.
+const MORE_ROUNDS: u32 = 6;
+
 /// Runs the rows.
 pub(crate) async fn run(effort: Effort, report: &mut Report) -> Result<(), Box<dyn Error>> {
     report::progress(NAME);
@@ -34,7 +37,7 @@ pub(crate) async fn run(effort: Effort, report: &mut Report) -> Result<(), Box<d
 
     let (mut our_down, mut our_up) = (Samples::of("ours"), Samples::of("ours"));
     let (mut stock_down, mut stock_up) = (Samples::of("tonic Channel"), Samples::of("tonic Channel"));
-    for round in 0..=effort.rounds {
+    for round in 0..=effort.rounds * MORE_ROUNDS {
         let measured = [
             (&mut our_down, down(&ours, messages).await?),
             (&mut stock_down, down(&stock, messages).await?),
