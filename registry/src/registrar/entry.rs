@@ -250,6 +250,12 @@ impl Entry {
         self.stage = Stage::Over { superseded: true };
     }
 
+    /// Takes the id from an older registration of the same process: whatever that one has put, or has on the wire, is now
+    /// this one's to delete.
+    pub(super) fn inherit(&mut self, older: &Entry) {
+        self.sent = older.sent;
+    }
+
     /// Another registration of the same process took the id.
     pub(super) fn replaced(&mut self) {
         self.reason = "registered again by this process".into();

@@ -170,11 +170,14 @@ impl Table {
         let name = (instance.service().clone(), instance.id().clone());
         // Before the older registration goes: the lease that its record stands on is kept for the newer one.
         let group = self.group_with_room(now);
-        if let Some(old) = self.names.insert(name.clone(), id) {
+        let keys = Keys::new(&self.prefix, &name.0, &name.1);
+        let mut entry = Entry::new(keys, instance, self.process, self.notice);
+        if let Some(old) = self.names.insert(name, id) {
+            if let Some(old) = self.rows.get(&old) {
+                entry.inherit(&old.entry);
+            }
             self.replace(old, now);
         }
-        let keys = Keys::new(&self.prefix, &name.0, &name.1);
-        let entry = Entry::new(keys, instance, self.process, self.notice);
         let status = RegistrationStatus::Registering { reason: "waiting for etcd".into() };
         let row =
             Row { entry, group, status, phase: Phase::Starting, waiting: None, resting: false, timer: None };

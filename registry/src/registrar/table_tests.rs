@@ -258,6 +258,27 @@ fn law_5_with_etcd_down_a_goodbye_ends_at_its_deadline_and_is_said_later() {
 }
 
 #[test]
+fn law_5_an_id_that_is_registered_and_left_again_while_etcd_is_down_leaves_nothing() {
+    let mut world = registered();
+    world.register(0, 2);
+    world.etcd.up = false;
+    for (old, new) in [(1, 3), (3, 4)] {
+        let now = world.now;
+        world.nodes[0].table.deregister(old, now, now);
+        let instance = Instance::new("greeter", "i-1", "10.0.0.1:50051").unwrap();
+        world.nodes[0].table.register(new, instance, now);
+        world.pass(SECOND / 10);
+    }
+    let now = world.now;
+    world.nodes[0].table.deregister(4, now, now);
+    world.pass(SECOND);
+    assert!(world.etcd.keys.contains_key(SERVING), "nobody could tell etcd");
+    world.etcd.back(world.now);
+    world.pass(TTL);
+    assert!(!world.etcd.keys.contains_key(SERVING), "the other instance kept its lease alive");
+}
+
+#[test]
 fn law_5_a_goodbye_that_cannot_be_said_for_long_costs_no_work() {
     let mut world = registered();
     world.register(0, 2);
