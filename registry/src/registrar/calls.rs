@@ -123,18 +123,13 @@ impl Calls {
             return;
         };
         running.abort();
+        for other in batch.entries() {
+            self.of.remove(&other);
+        }
         match batch {
-            Batch::Reads(reads) => {
-                for read in reads.into_iter().filter(|read| read.entry != entry) {
-                    self.of.remove(&read.entry);
-                    self.reads.push_back(read);
-                }
-            }
+            Batch::Reads(reads) => self.reads.extend(reads.into_iter().filter(|read| read.entry != entry)),
             Batch::Commits(commits) => {
-                for commit in commits.into_iter().filter(|commit| commit.entry != entry) {
-                    self.of.remove(&commit.entry);
-                    self.commits.push_back(commit);
-                }
+                self.commits.extend(commits.into_iter().filter(|commit| commit.entry != entry));
             }
         }
     }
