@@ -115,6 +115,29 @@ async fn a_registration_outlives_its_handles_and_a_wipe() {
     assert!(value(&etcd, SERVING).await.is_some());
 }
 
+/// Its answers come after a third of the TTL, and each renews the lease: a stream that was given up and opened again for each
+/// left the lease Suspect for ever.
+#[tokio::test(start_paused = true)]
+async fn law_1_an_etcd_that_answers_late_keeps_its_leases_registered() {
+    let (server, etcd) = started().await;
+    let ttl = Duration::from_secs(12);
+    let registrar = Registrar::with_config(&etcd, RegistrarConfig { ttl, ..RegistrarConfig::default() });
+    let mut status = registrar.register(instance()).status();
+    until(&mut status, RegistrationStatus::is_registered).await;
+    tokio::time::sleep(ttl).await;
+    let mut seen = status.clone();
+    seen.mark_unchanged();
+    server.hooks().delay(Duration::from_millis(4_500));
+    let other = tokio::time::timeout(ttl * 20, seen.changed()).await;
+    assert!(other.is_err(), "{:?}", status.borrow().clone());
+    server.hooks().delay(Duration::ZERO);
+    // And is asked elsewhere in time once it says nothing.
+    server.hooks().freeze();
+    until(&mut status, |status| matches!(status, RegistrationStatus::Suspect { .. })).await;
+    server.hooks().thaw();
+    until(&mut status, RegistrationStatus::is_registered).await;
+}
+
 /// A watch that etcd grants at a revision before ours is of no use, and was left behind for as long as its stream lived.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_doubted_because_etcd_is_behind_is_cancelled() {

@@ -11,6 +11,7 @@ mod keepalive;
 mod liveness;
 mod members;
 mod named;
+mod pace;
 mod request_keys;
 mod secret;
 pub(crate) mod tls;

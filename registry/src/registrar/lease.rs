@@ -1,9 +1,9 @@
 //! The clock of one lease that many registrations share, as a pure value.
 //!
 //! In come grants, renewals, their failures and the time; out goes what is due ([`Lease::due`]) and where the lease
-//! stands. A keepalive goes out at each third of the granted TTL. The deadline is kept on the local clock from when
-//! a renewal was *sent*; passing it makes the lease Suspect, for etcd may well have prolonged it (after a change of
-//! leader it gives every lease its full TTL). Lost is only what etcd says is lost.
+//! stands. A keepalive goes out at each third of the granted TTL, one at a time: a slow etcd sets the pace. The deadline
+//! is kept on the local clock from when a renewal was *sent*; passing it makes the lease Suspect, for etcd may well have
+//! prolonged it (after a change of leader it gives every lease its full TTL). Lost is only what etcd says is lost.
 
 use std::time::Duration;
 
@@ -17,30 +17,23 @@ use crate::name::LeaseId;
 pub(crate) enum Due {
     /// Ask etcd for this lease.
     Grant(LeaseId),
-    /// Renew it; the answer may take this long before the stream counts as dead.
-    Renew(LeaseId, Duration),
+    /// Renew it.
+    Renew(LeaseId),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum At {
     /// None held; ask from `not_before` on.
-    Absent {
-        not_before: Instant,
-    },
+    Absent { not_before: Instant },
     /// Asked for at that instant. The id is ours, so that asking twice leaks nothing.
-    Granting {
-        id: LeaseId,
-        sent: Instant,
-    },
+    Granting { id: LeaseId, sent: Instant },
     /// An attempt failed without telling whether it happened: ask again for the same id.
-    Again {
-        id: LeaseId,
-        not_before: Instant,
-    },
+    Again { id: LeaseId, not_before: Instant },
     Held {
         id: LeaseId,
         deadline: Instant,
         renew_at: Instant,
+        /// Of the renewal that is under way.
         sent: Option<Instant>,
     },
 }
@@ -98,12 +91,11 @@ impl Lease {
                 self.at = At::Granting { id, sent: now };
                 Some(Due::Grant(id))
             }
-            At::Held { id, renew_at, sent, .. } if now >= *renew_at => {
-                let third = self.ttl / 3;
+            At::Held { id, renew_at, sent: sent @ None, .. } if now >= *renew_at => {
                 // A woken process has one tick due, not one for each that it slept through.
-                *renew_at = now + third;
+                *renew_at = now + self.ttl / 3;
                 *sent = Some(now);
-                Some(Due::Renew(*id, third))
+                Some(Due::Renew(*id))
             }
             _ => None,
         }
@@ -114,8 +106,10 @@ impl Lease {
         match self.at {
             At::Absent { not_before } | At::Again { not_before, .. } => Some(not_before),
             At::Granting { .. } => None,
-            At::Held { deadline, renew_at, .. } if deadline > now => Some(renew_at.min(deadline)),
-            At::Held { renew_at, .. } => Some(renew_at),
+            At::Held { deadline, renew_at, sent, .. } => {
+                let due = sent.is_none().then_some(renew_at);
+                due.into_iter().chain((deadline > now).then_some(deadline)).min()
+            }
         }
     }
 
@@ -143,13 +137,21 @@ impl Lease {
         }
     }
 
-    /// A renewal was answered.
-    pub(crate) fn renewed(&mut self, id: LeaseId, now: Instant) {
+    /// The renewal that was sent at `asked` was answered.
+    pub(crate) fn renewed(&mut self, id: LeaseId, asked: Instant) {
         if let At::Held { id: held, deadline, sent, .. } = &mut self.at
             && *held == id
         {
-            // An answer that we no longer wait for proves life as of an earlier renewal at least.
-            *deadline = (*deadline).max(sent.take().unwrap_or(now - self.ttl / 3) + self.ttl);
+            *deadline = (*deadline).max(asked + self.ttl);
+            // An answer that was given up for lost and came all the same leaves the next one under way.
+            sent.take_if(|sent| *sent <= asked);
+        }
+    }
+
+    /// The renewal could not be sent: the next third asks again.
+    pub(crate) fn unsent(&mut self) {
+        if let At::Held { sent, .. } = &mut self.at {
+            *sent = None;
         }
     }
 
@@ -203,9 +205,10 @@ mod tests {
         for third in 1..10 {
             let tick = start + TTL / 3 * third;
             assert_eq!(lease.due(tick - Duration::from_millis(1), &mut random), None);
-            assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id, TTL / 3)));
+            assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id)));
             assert_eq!(lease.due(tick, &mut random), None, "once a tick");
             lease.renewed(id, tick);
+            assert_eq!(lease.wakeup(tick), Some(tick + TTL / 3));
         }
     }
 
@@ -226,10 +229,38 @@ mod tests {
         let later = start + TTL * 5;
         assert!(lease.is_suspect(later));
         assert_eq!(lease.id(), Some(id), "the same lease");
-        assert_eq!(lease.due(later, &mut random()), Some(Due::Renew(id, TTL / 3)), "it goes on asking");
-        lease.renewed(id, later + Duration::from_millis(5));
+        assert_eq!(lease.due(later, &mut random()), Some(Due::Renew(id)), "it goes on asking");
+        lease.renewed(id, later);
         assert!(!lease.is_suspect(later + Duration::from_millis(5)));
         assert!(lease.is_suspect(later + TTL), "the deadline counts from when the renewal was sent");
+    }
+
+    #[test]
+    fn the_next_keepalive_waits_for_the_answer_of_the_last() {
+        let (mut lease, id, start) = held();
+        let mut random = random();
+        let tick = start + TTL / 3;
+        assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id)));
+        let late = tick + TTL / 2;
+        assert_eq!((lease.due(late, &mut random), lease.wakeup(late)), (None, Some(start + TTL)));
+        lease.renewed(id, tick);
+        assert_eq!(lease.due(late, &mut random), Some(Due::Renew(id)), "and goes out as soon as it is there");
+    }
+
+    #[test]
+    fn an_answer_that_was_given_up_for_lost_counts_from_its_own_renewal() {
+        let (mut lease, id, start) = held();
+        let mut random = random();
+        let (first, second) = (start + TTL / 3, start + TTL / 3 * 2);
+        lease.due(first, &mut random);
+        lease.unanswered(second);
+        assert_eq!(lease.due(second, &mut random), Some(Due::Renew(id)));
+        lease.renewed(id, first);
+        assert!(!lease.is_suspect(start + TTL));
+        assert!(lease.is_suspect(first + TTL), "not from the second one's");
+        assert_eq!(lease.due(first + TTL, &mut random), None, "which is under way still");
+        lease.renewed(id, second);
+        assert!(!lease.is_suspect(first + TTL));
     }
 
     #[test]
@@ -256,11 +287,7 @@ mod tests {
         assert_eq!(lease.due(later, &mut random), Some(Due::Grant(id)));
         lease.exists(id, later);
         assert_eq!(lease.id(), Some(id));
-        assert_eq!(
-            lease.due(later, &mut random),
-            Some(Due::Renew(id, TTL / 3)),
-            "it may be old: renewed at once"
-        );
+        assert_eq!(lease.due(later, &mut random), Some(Due::Renew(id)), "it may be old: renewed at once");
     }
 
     #[test]
@@ -272,6 +299,6 @@ mod tests {
         let tick = start + TTL / 3;
         lease.due(tick, &mut random);
         lease.unanswered(tick);
-        assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id, TTL / 3)));
+        assert_eq!(lease.due(tick, &mut random), Some(Due::Renew(id)));
     }
 }

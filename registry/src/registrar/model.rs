@@ -210,6 +210,8 @@ pub(super) struct Node {
     /// Commits go to two members, and the answer of the second is the first to come.
     pub(super) sends_twice: bool,
     pub(super) renewals: usize,
+    /// Renewals wait for an answer that will not come, since then.
+    silent: Option<Instant>,
 }
 
 /// Processes and their etcd, and the time.
@@ -249,6 +251,7 @@ impl World {
             held: Vec::new(),
             sends_twice: false,
             renewals: 0,
+            silent: None,
         });
         number
     }
@@ -344,19 +347,15 @@ impl World {
                 };
                 node.table.granted(group, lease, result, now);
             }
-            Action::Renew { lease, .. } => {
+            Action::Renew { lease, sent, .. } => {
                 node.renewals += 1;
-                let answer = match etcd.leases.get_mut(&lease) {
-                    _ if !etcd.up => Answer::Down { reason: "unreachable".into() },
+                match etcd.leases.get_mut(&lease) {
+                    _ if !etcd.up => _ = node.silent.get_or_insert(now),
                     Some(end) => {
                         *end = now + TTL;
-                        Answer::Renewed { lease }
+                        node.table.answer(Answer::Renewed { lease, sent }, now);
                     }
-                    None => Answer::Gone { lease },
-                };
-                // The stream backs off before it takes another renewal; here the next tick asks.
-                if etcd.up {
-                    node.table.answer(answer, now);
+                    None => node.table.answer(Answer::Gone { lease }, now),
                 }
             }
             Action::Revoke { group, lease } => {
@@ -443,7 +442,9 @@ impl World {
         self.settle();
         for _ in 0..100_000 {
             let running = self.nodes.iter().filter(|node| !node.stopped);
-            let due = running.filter_map(|node| node.table.wakeup(self.now));
+            let due = running.flat_map(|node| {
+                node.table.wakeup(self.now).into_iter().chain(node.silent.map(|since| since + TTL / 3))
+            });
             let ends = self.etcd.leases.values().filter(|_| self.etcd.up);
             let next = due.chain(ends.map(|end| *end + Duration::from_millis(1))).min();
             // What is due already gets its tick a little later: time never stands still.
@@ -459,6 +460,9 @@ impl World {
                 self.etcd.expire(self.now);
             }
             for node in self.nodes.iter_mut().filter(|node| !node.stopped) {
+                if node.silent.take_if(|since| self.now >= *since + TTL / 3).is_some() {
+                    node.table.answer(Answer::Down { reason: "unreachable".into() }, self.now);
+                }
                 node.table.tick(self.now);
             }
             self.settle();

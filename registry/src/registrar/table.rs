@@ -38,7 +38,8 @@ pub(super) enum Action {
     },
     Renew {
         lease: LeaseId,
-        patience: Duration,
+        ttl: Duration,
+        sent: Instant,
     },
     Revoke {
         group: GroupId,

@@ -169,10 +169,12 @@ impl Task {
             Action::Read { entry, keys } => self.calls.read(Read { entry, keys }),
             Action::Commit { entry, keys, change } => self.calls.commit(Commit { entry, keys, change }),
             Action::Abandon { entry } => self.calls.abandon(entry),
-            Action::Renew { lease, patience } => {
+            Action::Renew { lease, ttl, sent } => {
                 metrics::counter!(KEEPALIVES).increment(1);
-                // A full queue is a stuck stream: it is dropped for its silence, and the next third asks again.
-                let _ = self.keepalive.renew(Renewal { lease, patience });
+                // A full queue is a stuck stream, which is dropped for its silence.
+                if !self.keepalive.renew(Renewal { lease, ttl, sent }) {
+                    self.table.unsent(lease);
+                }
             }
             Action::WatchKeys { entry, keys, from } => {
                 let both = self.watcher.watch(2 * entry, Range::Key(keys.serving), from)

@@ -7,7 +7,7 @@ use etcd_client::GetOptions;
 use svc_registry::{Registrar, RegistrarConfig, RegistrationStatus};
 use svc_tests::etcd::TestEtcd;
 
-use crate::support::{LONG, Look, connect, counted, instance, report, until_status};
+use crate::support::{KEY, LONG, Look, connect, counted, instance, report, until_status};
 
 /// Messages that etcd has received on keepalive streams.
 const KEEPALIVES: &str = "grpc_server_msg_received_total{grpc_method=\"LeaseKeepAlive\"";
@@ -57,6 +57,31 @@ svc_tests::etcd_tests! {
             until_status("registered", registration, RegistrationStatus::is_registered).await;
         }
         assert!(look.leases().await >= LEASES);
+    }
+
+    /// An answer that takes more than a third of the TTL comes all the same: a stream that is given up each time is a storm of its
+    /// own, and the lease is never known to live.
+    async fn storm_1_an_etcd_that_answers_late_keeps_its_stream(etcd: TestEtcd) {
+        const TTL: Duration = Duration::from_secs(6);
+        let proxy = Proxy::start(etcd.address()).await.expect("a free port");
+        let mut look = Look::at(&etcd).await;
+        let config = RegistrarConfig { ttl: TTL, ..RegistrarConfig::default() };
+        let registrar = Registrar::with_config(&connect(&proxy.url()), config);
+        let registrations: Vec<_> = (0..250).map(|at| registrar.register(instance(&format!("i-{at}")))).collect();
+        for registration in &registrations {
+            until_status("registered", registration, RegistrationStatus::is_registered).await;
+        }
+        let lease = look.there(KEY).await.lease();
+        proxy.set(Mode::Latency(TTL / 5));
+        // It is silent once, at the most twice, until its pace is known.
+        tokio::time::sleep(TTL).await;
+        let before = counted(&etcd, STREAMS).await;
+        tokio::time::sleep(TTL * 2).await;
+        for registration in &registrations {
+            until_status("registered", registration, RegistrationStatus::is_registered).await;
+        }
+        assert_eq!(counted(&etcd, STREAMS).await, before, "keepalive streams");
+        assert_eq!(look.there(KEY).await.lease(), lease, "the same lease");
     }
 
     /// etcd#18069, kubernetes#96836: a lease and a stream for each key.

@@ -58,9 +58,9 @@ impl Table {
 
     pub(in crate::registrar) fn answer(&mut self, answer: Answer, now: Instant) {
         match answer {
-            Answer::Renewed { lease } => {
+            Answer::Renewed { lease, sent } => {
                 if let Some((id, group)) = self.holder(lease) {
-                    group.lease.renewed(lease, now);
+                    group.lease.renewed(lease, sent);
                     self.pump_group(id, now);
                 }
             }
@@ -73,6 +73,13 @@ impl Table {
                 }
                 self.tick(now);
             }
+        }
+    }
+
+    /// There was no room for the lease's renewal.
+    pub(in crate::registrar) fn unsent(&mut self, lease: LeaseId) {
+        if let Some((_, group)) = self.holder(lease) {
+            group.lease.unsent();
         }
     }
 
@@ -135,7 +142,9 @@ impl Table {
             Some(Due::Grant(lease)) => {
                 self.actions.push(Action::Grant { group: id, lease, ttl: group.lease.ttl() });
             }
-            Some(Due::Renew(lease, patience)) => self.actions.push(Action::Renew { lease, patience }),
+            Some(Due::Renew(lease)) => {
+                self.actions.push(Action::Renew { lease, ttl: group.lease.ttl(), sent: now });
+            }
             None => {}
         }
         let suspect = group.lease.is_suspect(now);
