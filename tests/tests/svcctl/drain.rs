@@ -166,3 +166,26 @@ svc_tests::etcd_tests! {
         assert!(value(&etcd, "/services-control/drain/greeter/tcp@10.0.0.1:1").await.is_some());
     }
 }
+
+/// The two roots are watched apart: an instance on its way to the other one seemed gone, and the wait over, with calls in flight.
+#[test]
+fn cli_3_an_instance_between_the_two_roots_is_waited_for() {
+    svc_tests::etcd::run(svc_tests::etcd::Kind::Embedded, &Default::default(), async |etcd: TestEtcd| {
+        let mut one = Paper::register(&etcd, "greeter", "g-1").await;
+        let _two = Paper::register(&etcd, "greeter", "g-2").await;
+        let (out, err) = (Captured::default(), Captured::default());
+        let url = etcd.url();
+        let waiting =
+            svcctl_into(&url, &["drain", "greeter", "g-1", "--wait"], &out, &err, std::future::pending());
+        let instance = async {
+            err.shows("greeter/g-1 draining").await;
+            // What is told of the first root comes, what is told of the second does not.
+            etcd.embedded().expect("the embedded one").hooks().lose_events("/services-draining/greeter/", 1);
+            one.shows(State::Draining, Some(2)).await;
+            err.shows("2 calls in flight").await;
+            one.shows(State::Drained, Some(0)).await;
+        };
+        let (exit, ()) = tokio::join!(waiting, instance);
+        assert_eq!((exit, out.text().as_str()), (Exit::Ok, "greeter/g-1 drained\n"));
+    });
+}
