@@ -183,6 +183,9 @@ fn cli_3_an_instance_between_the_two_roots_is_waited_for() {
             etcd.embedded().expect("the embedded one").hooks().lose_events("/services-draining/greeter/", 1);
             one.shows(State::Draining, Some(2)).await;
             err.shows("2 calls in flight").await;
+            // The catalog waits a second for the other half of a move, and then says that the instance is gone.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            assert_eq!(out.text(), "", "not yet");
             one.shows(State::Drained, Some(0)).await;
         };
         let (exit, ()) = tokio::join!(waiting, instance);
