@@ -174,7 +174,7 @@ impl Task {
         self.pace.silent();
         let (member, time) = (self.etcd.member(&stream.peer), stream.silent_for());
         *silent = Some(stream);
-        End::Lost(format!("etcd at {member} left keepalives unanswered for {time:?}"))
+        End::Lost(format!("etcd at {member} left keepalives unanswered for {time:.1?}"))
     }
 }
 
