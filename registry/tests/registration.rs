@@ -121,7 +121,8 @@ async fn a_registration_outlives_its_handles_and_a_wipe() {
 async fn law_1_an_etcd_that_answers_late_keeps_its_leases_registered() {
     let (server, etcd) = started().await;
     let ttl = Duration::from_secs(12);
-    let registrar = Registrar::with_config(&etcd, RegistrarConfig { ttl, ..RegistrarConfig::default() });
+    let registrar = Registrar::with_config(&etcd, RegistrarConfig { ttl, ..RegistrarConfig::default() })
+        .expect("a valid configuration");
     let mut status = registrar.register(instance()).status();
     until(&mut status, RegistrationStatus::is_registered).await;
     tokio::time::sleep(ttl).await;
@@ -398,8 +399,9 @@ async fn a_refused_watch_is_asked_for_again() {
 async fn the_longest_duration_means_for_ever_and_overflows_no_clock() {
     let (server, etcd) = started().await;
     etcd.ready(Duration::MAX).await.expect("etcd answers");
-    let config = RegistrarConfig { ttl: Duration::MAX, notice: Duration::MAX };
-    let registration = Registrar::with_config(&etcd, config).register(instance());
+    let config = RegistrarConfig { ttl: Duration::from_secs(24 * 3600), notice: Duration::MAX };
+    let registration =
+        Registrar::with_config(&etcd, config).expect("a valid configuration").register(instance());
     let mut status = registration.status();
     until(&mut status, RegistrationStatus::is_registered).await;
     registration.deregister(Duration::MAX).await.expect("etcd answers");

@@ -173,7 +173,7 @@ pub struct Set {
     #[arg(long, group = "override", value_name = "N")]
     pub weight: Option<svc_registry::Weight>,
     /// Where it runs, for clients that prefer their own zone; empty for nowhere
-    #[arg(long, group = "override", value_name = "ZONE")]
+    #[arg(long, group = "override", value_name = "ZONE", value_parser = printable)]
     pub zone: Option<String>,
     /// A label to add or replace; may be given more than once
     #[arg(long, group = "override", value_name = "NAME=VALUE", value_parser = tag)]
@@ -189,8 +189,16 @@ pub struct Set {
     pub ttl: Option<Duration>,
 }
 
+/// What no client could read is refused here.
+fn printable(text: &str) -> Result<String, String> {
+    match text.contains(char::is_control) {
+        true => Err("it holds control characters; write it without".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
 fn tag(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
+    match printable(text)?.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err("write NAME=VALUE".to_owned()),
     }
@@ -255,10 +263,10 @@ pub struct Register {
     #[arg(long, value_name = "N")]
     pub weight: Option<svc_registry::Weight>,
     /// Where it runs, for clients that prefer their own zone
-    #[arg(long)]
+    #[arg(long, value_parser = printable)]
     pub zone: Option<String>,
     /// The version of its program
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = printable)]
     pub version_tag: Option<String>,
     /// A label; may be given more than once
     #[arg(long, value_name = "NAME=VALUE", value_parser = tag)]

@@ -14,7 +14,15 @@ fn pair() -> (String, String) {
 fn put(folder: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, content).expect("a file");
+    #[cfg(unix)]
+    open_to(&path, 0o600);
     path
+}
+
+#[cfg(unix)]
+fn open_to(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
 /// The error names the file, or what was given, and each of these.
@@ -58,6 +66,23 @@ fn what_cannot_be_used_is_refused_as_it_is_set_with_the_file_and_the_remedy() {
         &["https://greeter", "without scheme"],
     );
     good().identity_pem(&certificate, &key).expect("a pair").server_name("10.0.0.1").expect("an IP address");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_that_everybody_may_read_or_write_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = pair();
+    let (chain, key) = (put(folder.path(), "a.pem", &certificate), put(folder.path(), "a.key", key));
+    let shown = || TlsConfig::ca_pem(&certificate).expect("a CA").identity_files(&chain, &key);
+    for mode in [0o600, 0o400, 0o440] {
+        open_to(&key, mode);
+        shown().expect("a group may read it");
+    }
+    for mode in [0o644, 0o602] {
+        open_to(&key, mode);
+        refused(shown(), TlsError::is_key, &["a.key", "open to everybody", "chmod 600"]);
+    }
 }
 
 #[test]

@@ -8,6 +8,8 @@ use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
+use crate::etcd::secret::private_file;
+
 /// The value name of flags that take tables.
 const JSON: &str = "JSON";
 
@@ -47,6 +49,12 @@ fn read(command: &Command, path: &Path, given: &ArgMatches) -> Result<Vec<OsStri
                 format!("unknown key {key:?}; {}", known(command)),
             ));
         };
+        // NAME:PASSWORD, as etcdctl's flag has it.
+        if key == "user" && value.as_str().is_some_and(|user| user.contains(':')) {
+            private_file("user", path).map_err(|error| {
+                refuse(ErrorKind::InvalidValue, format!("{error}, or name a password_file"))
+            })?;
+        }
         let source = given.value_source(arg.get_id().as_str());
         if matches!(source, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             continue;
@@ -192,6 +200,24 @@ mod tests {
         }
         let error = parse(&File::new("value", "weight = 'heavy'"), &[]).unwrap_err().to_string();
         assert!(error.contains("heavy") && error.contains("--weight"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_password_in_a_file_that_everybody_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = File::new("password", "weight = 7\nuser = 'me:hunter2'");
+        let open_to =
+            |mode| std::fs::set_permissions(&file.0, std::fs::Permissions::from_mode(mode)).unwrap();
+        open_to(0o640);
+        parse(&file, &[]).unwrap();
+        open_to(0o644);
+        let error = parse(&file, &[]).unwrap_err().to_string();
+        assert!(error.contains("user: ") && error.contains("chmod 600"), "{error}");
+        assert!(error.contains("password_file") && !error.contains("hunter2"), "{error}");
+        let open = File::new("no-password", "weight = 7\nuser = 'me'");
+        std::fs::set_permissions(&open.0, std::fs::Permissions::from_mode(0o644)).unwrap();
+        parse(&open, &[]).unwrap();
     }
 
     #[test]

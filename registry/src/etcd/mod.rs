@@ -13,7 +13,7 @@ mod members;
 mod named;
 mod pace;
 mod request_keys;
-mod secret;
+pub(crate) mod secret;
 pub(crate) mod tls;
 mod token;
 mod transport;

@@ -37,7 +37,7 @@ pub(super) fn unreadable(field: &str, path: &Path, error: std::io::Error) -> Err
 /// Refuses a file with a secret that everybody on this machine may read or write, as ssh does; a group may, since that is how
 /// Kubernetes gives a secret to a process that is not root (`fsGroup`).
 #[cfg(unix)]
-pub(super) fn private_file(field: &str, path: &Path) -> Result<(), Error> {
+pub(crate) fn private_file(field: &str, path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_err(|error| unreadable(field, path, error))?.permissions().mode();
     if mode & 0o007 == 0 {
@@ -54,7 +54,7 @@ pub(super) fn private_file(field: &str, path: &Path) -> Result<(), Error> {
 
 /// Permissions elsewhere are not those of Unix: nothing is checked.
 #[cfg(not(unix))]
-pub(super) fn private_file(_: &str, _: &Path) -> Result<(), Error> {
+pub(crate) fn private_file(_: &str, _: &Path) -> Result<(), Error> {
     Ok(())
 }
 

@@ -11,8 +11,6 @@ use std::path::PathBuf;
 use svc_channel::{TlsConfig, TlsError};
 
 #[cfg(feature = "tls")]
-use super::secret::private_file;
-#[cfg(feature = "tls")]
 use crate::error::Error;
 
 /// The files and the name that etcdctl's flags and variables give, as they were given.
@@ -78,7 +76,6 @@ impl TlsFiles {
             (Some(cert), Some(key)) => {
                 readable(names.cert, cert)?;
                 readable(names.key, key)?;
-                private_file(names.key, key)?;
                 let shown = tls.identity_files(cert, key);
                 let field = |error: &TlsError| if error.is_key() { names.key } else { names.cert };
                 tls = shown.map_err(|error| refuse(field(&error))(error))?;

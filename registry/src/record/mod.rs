@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use address::{Address, InvalidAddress};
+pub(crate) use decode::readable;
 pub use decode::{BadRecord, MAX_VALUE, decode};
 
 use crate::name::{Epoch, Incarnation, InstanceId, ServiceName};

@@ -23,7 +23,7 @@ use super::status::RegistrationStatus;
 use crate::backoff::Backoff;
 use crate::drain::{Drain, Phase, Want};
 use crate::name::{Incarnation, LeaseId, Revision};
-use crate::record::{MAX_VALUE, Record, State};
+use crate::record::{BadRecord, Record, State, readable};
 
 /// The least time between two writes that nobody is waiting for: updates are coalesced, and a foreign writer that
 /// overwrites our record again and again is answered ten times a second, not as fast as etcd allows.
@@ -198,15 +198,13 @@ impl Entry {
                     record.started_at = Some(self.process.started_at);
                     record.ttl_s = u32::try_from(lease.ttl().as_secs()).ok();
                     record.reason = self.drain.reason().cloned();
-                    let value = self.overridden(record);
-                    if value.len() > MAX_VALUE {
-                        self.reason = format!(
-                            "the record has {} bytes, above {MAX_VALUE}: use fewer tags",
-                            value.len()
-                        )
-                        .into();
-                        return None;
-                    }
+                    let value = match self.overridden(record) {
+                        Ok(value) => value,
+                        Err(bad) => {
+                            self.reason = format!("no client could read the record: {bad}").into();
+                            return None;
+                        }
+                    };
                     let change = settle(&self.keys, &self.known, root, &value, on);
                     if change.is_some() {
                         self.owner.epoch = Some(epoch);
@@ -225,19 +223,20 @@ impl Entry {
         }
     }
 
-    /// The record's bytes as the operator wants them. An override that no record can hold is none: it must not keep
-    /// an instance away. Nor must the reason for which it is out keep it in.
-    fn overridden(&self, mut record: Record) -> Vec<u8> {
+    /// The record's bytes as the operator wants them. An override with which no client could read the record is none: it must
+    /// not keep an instance away. Nor must the reason for which it is out keep it in.
+    fn overridden(&self, mut record: Record) -> Result<Vec<u8>, BadRecord> {
         if let Some(overridden) = &self.known.set {
             let mut changed = record.clone();
             overridden.set.apply(&mut changed);
-            let value = changed.encode();
-            if value.len() <= MAX_VALUE {
-                return value;
+            if let Ok(value) = readable(&changed) {
+                return Ok(value);
             }
         }
-        let value = record.encode();
-        if value.len() > MAX_VALUE && record.reason.take().is_some() { record.encode() } else { value }
+        readable(&record).or_else(|bad| match record.reason.take() {
+            Some(_) => readable(&record),
+            None => Err(bad),
+        })
     }
 
     fn farewell(&self, lease: Option<LeaseId>) -> Option<Change> {

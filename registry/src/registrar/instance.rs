@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::name::{InstanceId, ServiceName};
-use crate::record::{Address, Weight};
+use crate::record::{Address, Weight, readable};
 
 /// One instance of a service, as it is to be registered.
 ///
@@ -161,6 +161,18 @@ impl Instance {
         *self = Instance { service, id, address, ..changed };
     }
 
+    /// Refuses what no client could read: control characters in zone, version or tags, or more than 64 KiB of them. A server
+    /// does so before it registers; elsewhere the registration's status says it.
+    ///
+    /// # Errors
+    /// With the field's name.
+    pub fn check(&self) -> Result<(), Error> {
+        readable(&self.record()).map(drop).map_err(|bad| {
+            let (field, problem) = bad.field();
+            Error::config(field, problem).with_source(bad)
+        })
+    }
+
     /// The record's share of this; the registration adds state, incarnation, epoch and the rest.
     pub(crate) fn record(&self) -> crate::Record {
         let mut record = crate::Record::new(self.service.clone(), self.id.clone(), self.address.clone());
@@ -189,6 +201,22 @@ mod tests {
         ] {
             let error = Instance::new(service, id, address).expect_err("refused");
             assert!(error.is_config() && error.to_string().starts_with(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_no_client_could_read_is_refused_with_its_field() {
+        let instance = || Instance::new("a", "i", "h:1").unwrap();
+        assert!(instance().with_zone("Zürich 1").with_version("").with_tag("", "x").check().is_ok());
+        for (bad, field) in [
+            (instance().with_zone("a\tb"), "zone"),
+            (instance().with_version("1\n"), "version"),
+            (instance().with_tag("a\u{1b}", "b"), "tags"),
+            (instance().with_tag("a", "\u{9b}"), "tags"),
+            (instance().with_tag("a", "x".repeat(crate::record::MAX_VALUE)), "tags"),
+        ] {
+            let error = bad.check().expect_err(field);
+            assert!(error.is_config() && error.to_string().starts_with(&format!("{field}: ")), "{error}");
         }
     }
 

@@ -106,16 +106,23 @@ pub struct Registrar {
 impl Registrar {
     /// A registrar with the default configuration.
     pub fn new(etcd: &Etcd) -> Registrar {
-        Registrar::with_config(etcd, RegistrarConfig::default())
+        Registrar::start(etcd, RegistrarConfig::default())
     }
 
     /// A registrar with this configuration.
-    pub fn with_config(etcd: &Etcd, config: RegistrarConfig) -> Registrar {
+    ///
+    /// # Errors
+    /// As [`RegistrarConfig::check`].
+    pub fn with_config(etcd: &Etcd, config: RegistrarConfig) -> Result<Registrar, Error> {
+        config.check()?;
+        Ok(Registrar::start(etcd, config))
+    }
+
+    fn start(etcd: &Etcd, config: RegistrarConfig) -> Registrar {
         crate::metrics::describe_registrar();
         let process = Process { incarnation: Incarnation::random(), started_at: SystemTime::now() };
-        let ttl = config.ttl.clamp(Duration::from_secs(1), LONGEST);
         let notice = config.notice.min(LONGEST);
-        let table = Table::new(etcd.prefix().clone(), process, ttl, notice, fastrand::u64(..));
+        let table = Table::new(etcd.prefix().clone(), process, config.ttl, notice, fastrand::u64(..));
         let inbox = Arc::new(Inbox::default());
         inbox.opened();
         // Owned by its registrations: ends when every handle is dropped and nothing is registered any more; bounded

@@ -488,6 +488,34 @@ fn law_7_an_override_too_large_for_a_record_keeps_no_instance_away() {
     assert_eq!(world.status(0, 1), "registered");
 }
 
+/// An operator's slip of the pen took a service out: what lies in etcd has to be read by every client.
+#[test]
+fn law_7_an_override_that_nobody_could_read_overrides_nothing() {
+    let mut world = registered();
+    for set in [r#"{"tags":{"note":"multi\nline"}}"#, r#"{"weight":7,"zone":"\u001b[31m"}"#] {
+        world.etcd.put(SET, set.as_bytes(), LeaseId::NONE);
+        world.pass(SECOND * 2);
+        let record = world.etcd.record(SERVING).expect("it can be read");
+        assert_eq!((record.weight.get(), record.tags.len(), record.zone), (100, 0, None), "{set}");
+    }
+}
+
+#[test]
+fn an_instance_that_nobody_could_read_is_not_put_and_says_why() {
+    let mut world = World::new();
+    let now = world.now;
+    let instance = || Instance::new("greeter", "i-1", "10.0.0.1:50051").unwrap();
+    world.nodes[0].table.register(1, instance().with_zone("a\tb"), now);
+    world.pass(SECOND);
+    assert_eq!(world.standing(), []);
+    let why = format!("{:?}", world.nodes[0].statuses[&1]);
+    assert!(why.contains("field zone: ") && why.contains("control characters"), "{why}");
+    let now = world.now;
+    world.nodes[0].table.update(1, instance(), now);
+    world.pass(SECOND);
+    assert_eq!((world.standing(), world.status(0, 1)), (serving(), "registered"));
+}
+
 #[test]
 fn who_is_not_ready_is_out_and_stays_so_through_losses_until_it_is_ready() {
     let mut world = registered();

@@ -78,6 +78,7 @@ impl<L> Serve<L> {
             instance = change(instance);
         }
         let instance = instance.under(names[0].clone());
+        instance.check()?;
 
         let mut checked = vec![String::new()];
         checked.extend(self.called);
@@ -115,7 +116,13 @@ impl<L> Serve<L> {
 
 fn service_names(names: &[String]) -> Result<Vec<ServiceName>, Error> {
     let name = |name: &String| ServiceName::new(name).map_err(|error| Error::config("service", error));
-    names.iter().map(name).collect()
+    let names: Vec<ServiceName> = names.iter().map(name).collect::<Result<_, _>>()?;
+    match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
+        Some((_, twice)) => {
+            Err(Error::config("service", format_args!("{twice} is named twice; once is enough")))
+        }
+        None => Ok(names),
+    }
 }
 
 /// What asks the process to stop.
@@ -224,7 +231,7 @@ impl Life {
             }
             () = self.stage.closed.cancelled() => return Ok(()),
         };
-        let registrar = Registrar::with_config(&self.etcd, config);
+        let registrar = Registrar::with_config(&self.etcd, config)?;
         let mut served: Vec<Served> = Vec::new();
         for (number, name) in names.into_iter().enumerate() {
             // The first name stands for the process as a whole.

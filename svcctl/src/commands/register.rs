@@ -49,7 +49,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &Register) -> Result<Ex
     }
     let config = pace(args, &check);
     let registrar = RegistrarConfig { ttl: args.ttl, notice: args.notice };
-    registrar.check()?;
+    let registrar = Registrar::with_config(&context.etcd, registrar)?;
     // Before the command, whose first heartbeat may come at once.
     let readiness = Readiness::new(check.asks(address.clone()), config)?;
     let asking = match args.command.is_empty() {
@@ -66,7 +66,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &Register) -> Result<Ex
     let name = format!("{}/{}", instance.service(), instance.id());
     let keeper = Keeper {
         life: Life::new(command.is_some(), args.notice + PATIENCE),
-        registrar: Registrar::with_config(&context.etcd, registrar),
+        registrar,
         registration: None,
         instance,
         told: Narrator { name, printer: context.printer, last: String::new(), quiet_until: None },

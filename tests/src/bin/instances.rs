@@ -37,7 +37,7 @@ async fn run(etcd: &str, name: &str, count: usize, ttl: u64) -> Result<ExitCode,
     let mut terminated = signal(SignalKind::terminate()).expect("a handler");
     let etcd = Etcd::new(EtcdConfig::from_url(etcd)?)?;
     let config = RegistrarConfig { ttl: Duration::from_secs(ttl), ..RegistrarConfig::default() };
-    let registrar = Registrar::with_config(&etcd, config);
+    let registrar = Registrar::with_config(&etcd, config).expect("a valid configuration");
     let register = |id: String| -> Result<Registration, Error> {
         Ok(registrar.register(Instance::new("greeter", &id, "10.0.0.1:50051")?))
     };
@@ -85,7 +85,7 @@ async fn run(etcd: &str, name: &str, count: usize, ttl: u64) -> Result<ExitCode,
                 for _ in 0..number {
                     // Nobody listens there.
                     let nowhere = Etcd::new(EtcdConfig::new(["http://127.0.0.1:1"])?)?;
-                    let lost = Registrar::with_config(&nowhere, config);
+                    let lost = Registrar::with_config(&nowhere, config).expect("a valid configuration");
                     let registration = lost.register(Instance::new("greeter", "lost", "10.0.0.1:50051")?);
                     assert!(
                         nowhere.ready(Duration::from_millis(20)).await.is_err(),

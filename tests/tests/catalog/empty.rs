@@ -35,7 +35,7 @@ svc_tests::etcd_tests! {
         // Three processes, as far as etcd can tell, on a link of their own.
         let config = RegistrarConfig { ttl: Duration::from_secs(2), ..RegistrarConfig::default() };
         let registrars: Vec<_> =
-            fleet.iter().map(|_| Registrar::with_config(&etcd_at(&link.url()), config)).collect();
+            fleet.iter().map(|_| Registrar::with_config(&etcd_at(&link.url()), config).expect("a valid configuration")).collect();
         let register = |(backend, registrar): (&Backend, &Registrar)| {
             registrar.register(Instance::new("greeter", backend.name(), &backend.address()).expect("good names"))
         };
@@ -71,7 +71,7 @@ svc_tests::etcd_tests! {
         let fleet = Fleet::start(3).await;
         let config = RegistrarConfig { ttl: Duration::from_secs(2), ..RegistrarConfig::default() };
         let registrars: Vec<_> =
-            fleet.iter().map(|_| Registrar::with_config(&etcd_at(&etcd.url()), config)).collect();
+            fleet.iter().map(|_| Registrar::with_config(&etcd_at(&etcd.url()), config).expect("a valid configuration")).collect();
         for (backend, registrar) in fleet.iter().zip(&registrars) {
             registrar.register(Instance::new("greeter", backend.name(), &backend.address()).expect("good names"));
         }

@@ -216,6 +216,8 @@ async fn tls_goes_over_a_unix_socket_too_and_its_name_is_localhost() {
 fn replace(path: &Path, content: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, content).expect("a file");
+    // A key that everybody may read is refused.
+    std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("a mode");
     std::fs::rename(new, path).expect("a renamed file");
 }
 

@@ -28,7 +28,7 @@ fn connect_patiently(cluster: &Cluster) -> Etcd {
 
 async fn register(etcd: &Etcd) -> Registration {
     let config = RegistrarConfig { ttl: Duration::from_secs(TTL), ..RegistrarConfig::default() };
-    registered(&Registrar::with_config(etcd, config), "i-1").await
+    registered(&Registrar::with_config(etcd, config).expect("a valid configuration"), "i-1").await
 }
 
 fn other_than(member: usize) -> usize {
@@ -119,7 +119,8 @@ async fn a_registration_writes_on_while_a_member_is_frozen(cluster: Cluster) {
     for n in 0..6 {
         let config = RegistrarConfig { ttl: Duration::from_secs(TTL), ..RegistrarConfig::default() };
         let one = Instant::now();
-        registered(&Registrar::with_config(&etcd, config), &format!("j-{n}")).await;
+        registered(&Registrar::with_config(&etcd, config).expect("a valid configuration"), &format!("j-{n}"))
+            .await;
         slowest = slowest.max(one.elapsed());
     }
     report("six registrations with a frozen follower", begin.elapsed());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use svc_registry::{Error, Etcd, EtcdConfig, Instance, RegistrarConfig, Serve};
+use svc_registry::{Error, Etcd, EtcdConfig, Instance, Registrar, RegistrarConfig, Serve};
 
 /// Nobody listens there: whoever asks etcd first does not fail at once.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -36,11 +36,21 @@ async fn every_wrong_configuration_is_refused_with_the_name_of_its_field() {
     refused(Instance::new("greeter", "i-1", "0.0.0.0:1"), "address");
     refused(serve(&long).run().await, "service");
     refused(serve("greeter").advertise("0.0.0.0:1").run().await, "advertise");
+    refused(serve("greeter").advertise("10.0.0.1:0").run().await, "advertise");
     refused(serve("greeter").advertise("10.0.0.1:00").run().await, "advertise");
+    refused(serve("greeter").also("admin").also("greeter").run().await, "service");
+    let changed = |change: fn(Instance) -> Instance| serve("greeter").instance(change).run();
+    refused(changed(|instance| instance.with_zone("a\tb")).await, "zone");
+    refused(changed(|instance| instance.with_version("1\n2")).await, "version");
+    refused(changed(|instance| instance.with_tag("colour", "\u{1b}[31m")).await, "tags");
+    refused(changed(|instance| instance.with_tag("much", "x".repeat(65_536))).await, "tags");
     let short = RegistrarConfig { ttl: Duration::from_millis(999), ..RegistrarConfig::default() };
     refused(serve("greeter").registrar(short).run().await, "ttl");
     let long = RegistrarConfig { ttl: Duration::from_secs(25 * 3600), ..RegistrarConfig::default() };
     refused(serve("greeter").registrar(long).run().await, "ttl");
+    let etcd = Etcd::new(EtcdConfig::new([NOWHERE]).expect("an address")).expect("inside a runtime");
+    refused(Registrar::with_config(&etcd, short), "ttl");
+    refused(Registrar::with_config(&etcd, long), "ttl");
     let error = "1000001".parse::<svc_registry::Weight>().expect_err("out of range").to_string();
     assert!(error.contains("weight") && error.contains("1000000"), "{error}");
 }

@@ -32,7 +32,7 @@ svc_tests::etcd_tests! {
         // connection takes 200 of some servers, and a handle ten connections.
         let handles: Vec<_> = (0..HANDLES).map(|_| connect(&proxy.url())).collect();
         let registrars: Vec<_> =
-            (0..LEASES).map(|at| Registrar::with_config(&handles[at % HANDLES], config)).collect();
+            (0..LEASES).map(|at| Registrar::with_config(&handles[at % HANDLES], config).expect("a valid configuration")).collect();
         let registrations: Vec<_> =
             registrars.iter().enumerate().map(|(at, registrar)| registrar.register(instance(&format!("i-{at}")))).collect();
         for registration in &registrations {
@@ -66,7 +66,7 @@ svc_tests::etcd_tests! {
         let proxy = Proxy::start(etcd.address()).await.expect("a free port");
         let mut look = Look::at(&etcd).await;
         let config = RegistrarConfig { ttl: TTL, ..RegistrarConfig::default() };
-        let registrar = Registrar::with_config(&connect(&proxy.url()), config);
+        let registrar = Registrar::with_config(&connect(&proxy.url()), config).expect("a valid configuration");
         let registrations: Vec<_> = (0..250).map(|at| registrar.register(instance(&format!("i-{at}")))).collect();
         for registration in &registrations {
             until_status("registered", registration, RegistrationStatus::is_registered).await;

@@ -25,7 +25,7 @@ pub(crate) fn connect(url: &str) -> Etcd {
 /// A registrar whose leases live for `ttl` seconds.
 pub(crate) fn registrar(url: &str, ttl: u64) -> Registrar {
     let config = RegistrarConfig { ttl: Duration::from_secs(ttl), ..RegistrarConfig::default() };
-    Registrar::with_config(&connect(url), config)
+    Registrar::with_config(&connect(url), config).expect("a valid configuration")
 }
 
 pub(crate) fn instance(id: &str) -> Instance {

@@ -63,7 +63,8 @@ impl Process {
         let config = EtcdConfig::new([etcd.url()]).and_then(|config| config.with_user(USER, PASSWORD));
         let ours = Etcd::new(config.expect("good")).expect("inside a runtime");
         let config = RegistrarConfig { ttl: Duration::from_secs(3), ..RegistrarConfig::default() };
-        let registration = registered(&Registrar::with_config(&ours, config), "i-1").await;
+        let registration =
+            registered(&Registrar::with_config(&ours, config).expect("a valid configuration"), "i-1").await;
         let catalog = Catalog::new(&ours);
         let mut greeters = Follower::of(&catalog, "greeter");
         greeters.until("i-1").await;

@@ -93,7 +93,7 @@ pub(super) fn bad<T>(field: &'static str, problem: String) -> Result<T, BadRecor
 /// What steers a terminal has no place in a record: it would be printed by every tool that lists them.
 fn printable<'a>(field: &'static str, text: &'a str) -> Result<&'a str, BadRecord> {
     if text.chars().any(char::is_control) {
-        return bad(field, format!("{:?} holds control characters", shorten(text)));
+        return bad(field, format!("{:?} holds control characters; write it without", shorten(text)));
     }
     Ok(text)
 }

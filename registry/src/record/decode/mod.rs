@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use self::fields::Fields;
 use super::{InvalidAddress, Record};
-use crate::keys::RecordKey;
+use crate::keys::{RecordKey, Root};
 
 /// Larger values are refused, in bytes: a record has some hundred, and every client holds every record.
 pub const MAX_VALUE: usize = 64 * 1024;
@@ -48,6 +48,27 @@ impl From<InvalidAddress> for BadRecord {
     }
 }
 
+impl BadRecord {
+    /// What of the record it is about, and what is wrong with it.
+    pub(crate) fn field(&self) -> (&'static str, String) {
+        match &self.0 {
+            Kind::Field { field, problem } => (field, problem.clone()),
+            Kind::Address(error) => ("address", error.to_string()),
+            // Nothing else grows.
+            Kind::TooLarge(_) => ("tags", format!("{self}; use fewer of them")),
+            _ => ("record", self.to_string()),
+        }
+    }
+}
+
+/// The value to put for a record, if every reader takes it: what nobody can read must not be written.
+pub(crate) fn readable(record: &Record) -> Result<Vec<u8>, BadRecord> {
+    let (service, id) = (record.service.clone(), record.id.clone());
+    let value = record.encode();
+    decode(&RecordKey { root: Root::Serving, service, id }, &value)?;
+    Ok(value)
+}
+
 /// Reads the value that lies under a record's key; service and id are the key's, whatever the value says.
 pub fn decode(key: &RecordKey, value: &[u8]) -> Result<Record, BadRecord> {
     if value.len() > MAX_VALUE {
@@ -75,7 +96,6 @@ pub fn decode(key: &RecordKey, value: &[u8]) -> Result<Record, BadRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keys::Root;
     use crate::name::{InstanceId, ServiceName};
     use crate::record::{Form, State};
 

@@ -13,6 +13,8 @@ pub(super) fn decode(key: &RecordKey, fields: &Fields<'_>) -> Option<Result<Reco
 
 fn read(key: &RecordKey, fields: &Fields<'_>) -> Result<Record, BadRecord> {
     let address = if fields.has("address") { fields.required("address")? } else { fields.required_addr()? };
+    // Before the tags, which hold the zone again: the error names what was said.
+    let zone = fields.text("zone")?;
     let mut tags = fields.strings("tags")?;
     let tagged_zone = tags.remove("zone");
     let state = match fields.text("state")? {
@@ -36,7 +38,7 @@ fn read(key: &RecordKey, fields: &Fields<'_>) -> Result<Record, BadRecord> {
         address: Address::new(address)?,
         secure: fields.has_scheme("endpoints", "grpcs://"),
         weight: fields.weight("weight")?,
-        zone: fields.text("zone")?.map(Into::into).or(tagged_zone),
+        zone: zone.map(Into::into).or(tagged_zone),
         version: fields.text("version")?.map(Into::into),
         tags,
         state,

@@ -180,7 +180,8 @@ impl Play {
         self.last_start = std::time::Instant::now();
         let link = self.place.link().await;
         let notice = Duration::from_millis(100);
-        let registrar = Registrar::with_config(&link.etcd(), RegistrarConfig { ttl: self.plan.ttl, notice });
+        let registrar = Registrar::with_config(&link.etcd(), RegistrarConfig { ttl: self.plan.ttl, notice })
+            .expect("a valid configuration");
         let incarnation = registrar.incarnation().to_string();
         let handles = BTreeMap::new();
         self.processes.push(Process { link, registrar: Some(registrar), incarnation, handles });
