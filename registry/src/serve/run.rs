@@ -225,10 +225,7 @@ impl Life {
     ) -> Result<(), Error> {
         let readiness = tokio::select! {
             readiness = start.passed() => readiness,
-            () = signals.asked() => {
-                self.stage.wind_down(self.stages).await;
-                return Ok(());
-            }
+            () = signals.asked() => return self.unless_asked_again(signals, self.stage.wind_down(self.stages)).await,
             () = self.stage.closed.cancelled() => return Ok(()),
         };
         let registrar = Registrar::with_config(&self.etcd, config)?;
@@ -244,13 +241,7 @@ impl Life {
             () = signals.asked() => End::Asked,
             () = self.stage.closed.cancelled() => End::Closed,
         };
-        tokio::select! {
-            () = self.stop(served, &end) => {}
-            () = signals.asked() => {
-                self.stage.abort();
-                return Err(Error::new(Kind::Serve, "stopped by a second signal before the stop was done"));
-            }
-        }
+        self.unless_asked_again(signals, self.stop(served, &end)).await?;
         match end {
             End::Superseded(reason) => {
                 let text = format!("{}/{}: {reason}", instance.service(), instance.id());
@@ -344,6 +335,21 @@ impl Life {
                     ready = false;
                     served.iter().for_each(|one| one.registration.unready(&reason));
                 }
+            }
+        }
+    }
+
+    /// Waits until a stop is done; a second signal ends it at once.
+    async fn unless_asked_again(
+        &self,
+        signals: &mut Stop,
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        tokio::select! {
+            () = stop => Ok(()),
+            () = signals.asked() => {
+                self.stage.abort();
+                Err(Error::new(Kind::Serve, "stopped by a second signal before the stop was done"))
             }
         }
     }

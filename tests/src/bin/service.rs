@@ -1,5 +1,6 @@
 //! A greeter that registers itself through `Serve`, in a process of its own, to be killed, stopped and asked to end.
-//! `service ETCD ID TTL_S` prints its address once it listens; it ends as services do, or when its stdin ends.
+//! `service ETCD ID TTL_S [unready]` prints its address once it listens; it ends as services do, or when its stdin ends.
+//! One that is unready is never ready to register.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -21,13 +22,17 @@ const STAGES: Stages = Stages {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [etcd, id, ttl] = arguments.as_slice() else { return ExitCode::from(2) };
+    let (etcd, id, ttl, ready) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [etcd, id, ttl] => (etcd, id, ttl, true),
+        [etcd, id, ttl, "unready"] => (etcd, id, ttl, false),
+        _ => return ExitCode::from(2),
+    };
     // Ends with whoever started us, in whatever way that one ended.
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         std::process::exit(3);
     });
-    match serve(etcd, id, ttl.parse().unwrap_or(2)).await {
+    match serve(etcd, id, ttl.parse().unwrap_or(2), ready).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error);
@@ -36,21 +41,20 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(etcd: &str, id: &str, ttl: u64) -> Result<(), Error> {
+async fn serve(etcd: &str, id: &str, ttl: u64, ready: bool) -> Result<(), Error> {
     let etcd = Etcd::new(EtcdConfig::new([etcd])?)?;
     let own = InstanceId::new(id).unwrap_or_else(|error| panic!("{error}"));
     let ttl = Duration::from_secs(ttl);
     let greeter = Greeter::new(Duration::ZERO, 0);
     greeter.sign_as(id);
-    Serve::new(&etcd, "greeter")
+    let serve = Serve::new(&etcd, "greeter")
         .listen("127.0.0.1:0")
         .registrar(RegistrarConfig { ttl, ..RegistrarConfig::default() })
         .stages(STAGES)
         .instance(move |instance| instance.with_id(own))
         .started(|instance| announce(instance.address().as_str()))
-        .add_service(GreeterServer::new(greeter))
-        .run()
-        .await
+        .add_service(GreeterServer::new(greeter));
+    if ready { serve.run().await } else { serve.ready(std::future::pending()).run().await }
 }
 
 #[expect(clippy::print_stdout, reason = "the parent reads the address there")]

@@ -7,8 +7,9 @@ use etcd_client::PutOptions;
 use svc_proto::greeter::v1::greeter_client::GreeterClient;
 use svc_proto::greeter::v1::{HelloRequest, LotsOfRepliesRequest};
 use svc_registry::RegistrationStatus;
-use svc_resolver::{Channel, Resolver};
+use svc_resolver::{Channel, Endpoint, Resolver};
 use svc_tests::etcd::TestEtcd;
+use svc_tests::process::Process;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -193,6 +194,24 @@ svc_tests::etcd_tests! {
         look.until_gone(LIMIT, "/services/greeter/g0").await;
         backend.terminate();
         assert_eq!(backend.ended_within(LIMIT).await.code(), Some(1), "not an orderly stop");
+    }
+
+    async fn a_second_signal_aborts_a_stop_before_registration(etcd: TestEtcd) {
+        let program = env!("CARGO_BIN_EXE_service");
+        let mut backend = Process::spawn(program, &[&etcd.url(), "g0", "15", "unready"]);
+        let channel = Channel::fixed([Endpoint::new(backend.line()).expect("an address")]);
+        let request = LotsOfRepliesRequest { name: "ada".into(), count: 0, interval_ms: 50 };
+        let mut stream = GreeterClient::new(channel).lots_of_replies(request).await.expect("it serves").into_inner();
+        stream.message().await.expect("a first reply").expect("it goes on");
+        backend.terminate();
+        // It has heard it once it no longer listens.
+        while tokio::net::TcpStream::connect(backend.line()).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let begin = Instant::now();
+        backend.terminate();
+        assert_eq!(backend.ended_within(LIMIT).await.code(), Some(1), "not an orderly stop");
+        report("a stop before registration, asked for twice", begin.elapsed());
     }
 }
 
