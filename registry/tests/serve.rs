@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use embedded_etcd::EmbeddedEtcd;
 use svc_channel::{BoxIo, connector_fn};
@@ -55,12 +55,17 @@ impl Greeter for TestGreeter {
 
     type LotsOfRepliesStream = Replies<HelloReply>;
 
-    /// One reply, then silence; "panic" panics after the reply.
+    /// One reply, then silence; "panic" panics after the reply, "flood" always has another one.
     async fn lots_of_replies(
         &self,
         request: Request<LotsOfRepliesRequest>,
     ) -> Result<Response<Self::LotsOfRepliesStream>, Status> {
-        let panics = request.into_inner().name == "panic";
+        let request = request.into_inner();
+        if request.name == "flood" {
+            let replies = std::iter::repeat_with(|| Ok(HelloReply::default()));
+            return Ok(Response::new(Box::pin(tokio_stream::iter(replies))));
+        }
+        let panics = request.name == "panic";
         let first = tokio_stream::iter([Ok(HelloReply::default())]);
         let rest = futures_util::stream::poll_fn(move |_| {
             assert!(!panics, "as the test wants it");
@@ -390,6 +395,32 @@ async fn a_stop_ends_streams_with_a_status_and_cuts_what_hangs() {
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("stopping"), "{status}");
     hanging.await.expect("no panic").expect_err("cut");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_a_stream_that_is_always_ready_with_a_status() {
+    let mut service = Service::registered(|serve| serve.stages(Stages { rest: LIMIT / 2, ..STAGES })).await;
+    let request = LotsOfRepliesRequest { name: "flood".into(), ..LotsOfRepliesRequest::default() };
+    let mut stream = service.client().await.lots_of_replies(request).await.expect("it starts").into_inner();
+    let reading = tokio::spawn(async move {
+        loop {
+            match stream.message().await {
+                Ok(reply) => assert!(reply.is_some(), "an endless stream does not end well"),
+                Err(status) => return status,
+            }
+        }
+    });
+    let begin = Instant::now();
+    service.stop().await.expect("an orderly stop");
+    let took = begin.elapsed();
+    let status = reading.await.expect("no panic");
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(status.message().contains("stopping"), "ended by a status, not cut: {status}");
+    assert!(took >= STAGES.notice + STAGES.grace, "calls have their grace: {took:?}");
+    println!(
+        "a stop with a stream that is always ready (0.5 s of notice and grace): {} ms",
+        took.as_millis()
+    );
 }
 
 #[tokio::test]

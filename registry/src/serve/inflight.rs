@@ -18,14 +18,14 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tokio::sync::Notify;
-use tokio_util::sync::WaitForCancellationFutureOwned;
+use tokio::sync::futures::OwnedNotified;
 use tonic::Status;
 use tonic::body::Body;
 use tower::BoxError;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::stages::Stage;
+use super::stages::{Beginning, Stage};
 
 /// The number of calls in flight.
 #[derive(Clone, Debug, Default)]
@@ -132,7 +132,7 @@ where
         let counts = counts(request.uri().path());
         let guard = counts.then(|| self.inflight.begin());
         // Health streams end with the notice, so that their connections can close; calls have their grace.
-        let end = if counts { &self.stage.rest } else { &self.stage.grace }.clone().cancelled_owned();
+        let end = if counts { &self.stage.rest } else { &self.stage.grace }.clone();
         let path = request.uri().path().to_owned();
         let inner = &mut self.inner;
         // The unwound state is the handler's own; the next call gets a clone made before, as tonic does it.
@@ -144,7 +144,7 @@ where
             };
             match answer {
                 Ok(Ok(response)) => {
-                    Ok(response.map(|body| Body::new(GuardedBody { body, end, guard, path, ended: false })))
+                    Ok(response.map(|body| Body::new(GuardedBody::new(body, end, guard, path))))
                 }
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Ok(panicked(&path, &*panic).into_http()),
@@ -166,16 +166,30 @@ fn panicked(path: &str, panic: &(dyn Any + Send)) -> Status {
     Status::internal("the handler of this call panicked; see the server's log")
 }
 
+fn stopping() -> Status {
+    Status::unavailable("the server is stopping; the stream has to be opened again elsewhere")
+}
+
 pin_project! {
     /// A response's body: ends the counting, catches panics of streams, and ends when a stop says so.
     struct GuardedBody<B> {
         #[pin]
         body: B,
+        end: Beginning,
         #[pin]
-        end: WaitForCancellationFutureOwned,
+        ending: OwnedNotified,
         guard: Option<Guard>,
         path: String,
+        // A message was sent after the end had come.
+        overdue: bool,
         ended: bool,
+    }
+}
+
+impl<B> GuardedBody<B> {
+    fn new(body: B, end: Beginning, guard: Option<Guard>, path: String) -> GuardedBody<B> {
+        let ending = end.coming();
+        GuardedBody { body, end, ending, guard, path, overdue: false, ended: false }
     }
 }
 
@@ -197,14 +211,23 @@ where
         let body = this.body;
         let last_words = match catch_unwind(AssertUnwindSafe(|| body.poll_frame(cx))) {
             Ok(Poll::Ready(frame)) => {
-                if !matches!(frame, Some(Ok(_))) {
-                    *this.guard = None;
+                // A stream that is always ready never waits for its end. One message more is let through, since it is
+                // all that a unary call has to say.
+                let late = matches!(&frame, Some(Ok(frame)) if frame.is_data()) && this.end.has_come();
+                let over = late && std::mem::replace(this.overdue, true);
+                if !over {
+                    if !matches!(frame, Some(Ok(_))) {
+                        *this.guard = None;
+                    }
+                    return Poll::Ready(frame);
                 }
-                return Poll::Ready(frame);
+                stopping()
             }
             Ok(Poll::Pending) => {
-                ready!(this.end.poll(cx));
-                Status::unavailable("the server is stopping; the stream has to be opened again elsewhere")
+                if !this.end.has_come() {
+                    ready!(this.ending.poll(cx));
+                }
+                stopping()
             }
             Err(panic) => panicked(this.path, &*panic),
         };
@@ -222,5 +245,66 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    const MESSAGE: Bytes = Bytes::from_static(b"hello");
+
+    /// A body that is ready with these frames at any time, what ends it, and the count that it is part of.
+    fn guarded(
+        frames: impl IntoIterator<Item = Frame<Bytes>>,
+    ) -> (GuardedBody<impl HttpBody<Data = Bytes, Error = Status>>, Beginning, InFlight) {
+        let frames = futures_util::stream::iter(frames.into_iter().map(Ok));
+        let (end, inflight) = (Beginning::default(), InFlight::default());
+        let body =
+            GuardedBody::new(StreamBody::new(frames), end.clone(), Some(inflight.begin()), "/a/b".to_owned());
+        (body, end, inflight)
+    }
+
+    /// What is still sent: the number of messages, and the status, if there is one.
+    async fn sent(body: impl HttpBody<Data = Bytes, Error = Status>) -> (usize, Option<String>) {
+        let sent = body.collect().await.expect("no error");
+        let status =
+            sent.trailers().map(|trailers| trailers["grpc-status"].to_str().expect("text").to_owned());
+        (sent.to_bytes().len() / MESSAGE.len(), status)
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_always_ready_is_ended_with_a_status() {
+        let (body, end, inflight) = guarded((0..1000).map(|_| Frame::data(MESSAGE)));
+        let mut body = Box::pin(body);
+        for _ in 0..10 {
+            body.frame().await.expect("it goes on").expect("no error");
+        }
+        end.come();
+        assert_eq!(sent(body).await, (1, Some("14".to_owned())), "one that was ready, then UNAVAILABLE");
+        assert_eq!(inflight.now(), 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_comes_after_the_end_of_streams_is_whole() {
+        let ok =
+            HeaderMap::from_iter([("grpc-status".parse().expect("a name"), "0".parse().expect("a value"))]);
+        let (body, end, inflight) = guarded([Frame::data(MESSAGE), Frame::trailers(ok)]);
+        end.come();
+        assert_eq!(sent(body).await, (1, Some("0".to_owned())));
+        assert_eq!(inflight.now(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_has_nothing_to_say_is_woken_to_be_ended() {
+        let (end, silent) =
+            (Beginning::default(), futures_util::stream::pending::<Result<Frame<Bytes>, Status>>());
+        let body = GuardedBody::new(StreamBody::new(silent), end.clone(), None, "/a/b".to_owned());
+        let sent = tokio::spawn(sent(body));
+        tokio::task::yield_now().await;
+        end.come();
+        assert_eq!(sent.await.expect("no panic"), (0, Some("14".to_owned())));
     }
 }

@@ -93,7 +93,7 @@ impl<L> Serve<L> {
         let guard = GuardLayer { inflight: inflight.clone(), stage: stage.clone() };
         let routes = guard.guard(routes.routes().prepare());
         let incoming = incoming(listener, stage.cut.clone());
-        let grace = stage.grace.clone().cancelled_owned();
+        let grace = stage.grace.clone().wait();
         let serving = self.server.serve_with_incoming_shutdown(routes, incoming, grace);
 
         if let Some(started) = self.started {

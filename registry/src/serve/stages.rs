@@ -8,10 +8,15 @@
 //! - Rest: streams are ended with UNAVAILABLE; other calls may still finish.
 //! - Cut: connections are dropped.
 //!
-//! Each stage is a token that is cancelled when it begins, so that layers, bodies and sockets can wait for theirs.
+//! Each stage has a token that is cancelled when it begins, or a [`Beginning`], so that layers, bodies and sockets can
+//! wait for theirs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio_util::sync::CancellationToken;
 
 /// The limits of the stages of a stop.
@@ -43,11 +48,44 @@ impl Default for Stages {
     }
 }
 
+/// The beginning of a stage that the body of every call knows of: neither a clone of it nor a look at it takes a lock,
+/// which a token's do, and all calls of a process would share that lock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Beginning {
+    came: Arc<AtomicBool>,
+    told: Arc<Notify>,
+}
+
+impl Beginning {
+    pub(super) fn come(&self) {
+        // In this order: whoever begins to wait too late to be told sees it.
+        self.came.store(true, Ordering::Release);
+        self.told.notify_waiters();
+    }
+
+    pub(super) fn has_come(&self) -> bool {
+        self.came.load(Ordering::Acquire)
+    }
+
+    /// Ends when it comes, if that is after this call: whoever waits for it looks first.
+    pub(super) fn coming(&self) -> OwnedNotified {
+        Arc::clone(&self.told).notified_owned()
+    }
+
+    /// Waits until it has come. Cancel safe.
+    pub(super) async fn wait(self) {
+        let coming = self.coming();
+        if !self.has_come() {
+            coming.await;
+        }
+    }
+}
+
 /// The beginnings of the stages.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stage {
-    pub(super) grace: CancellationToken,
-    pub(super) rest: CancellationToken,
+    pub(super) grace: Beginning,
+    pub(super) rest: Beginning,
     pub(super) cut: CancellationToken,
     /// All connections are closed.
     pub(super) closed: CancellationToken,
@@ -62,16 +100,16 @@ impl Stage {
 
     /// All stages at once.
     pub(super) fn abort(&self) {
-        self.grace.cancel();
-        self.rest.cancel();
+        self.grace.come();
+        self.rest.come();
         self.cut.cancel();
     }
 
     /// GOAWAY, grace, rest, cut; returns when all connections are closed or cut.
     pub(super) async fn wind_down(&self, limits: Stages) {
-        self.grace.cancel();
+        self.grace.come();
         self.closed_within(limits.grace).await;
-        self.rest.cancel();
+        self.rest.come();
         self.closed_within(limits.rest).await;
         self.cut.cancel();
     }
