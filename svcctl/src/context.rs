@@ -1,8 +1,9 @@
 //! What every command gets: the connection to etcd, and the printer.
 
-use std::pin::Pin;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::{BoxStream, Stream};
 use svc_registry::{Etcd, InstanceId, ServiceName};
 
 use crate::cli::Target;
@@ -16,12 +17,40 @@ pub struct Context<'a> {
     pub etcd: Etcd,
     /// Where results go.
     pub printer: &'a mut Printer,
-    /// Resolves when the user has had enough.
+    /// Says when the user has had enough.
     pub cancelled: Cancelled,
 }
 
-/// Resolves when the user has had enough: ctrl-c, or SIGTERM.
-pub type Cancelled = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Says when the user has had enough: ctrl-c, or SIGTERM; and again when the user does so again.
+pub struct Cancelled(BoxStream<'static, ()>);
+
+impl Cancelled {
+    /// Each item is one; after the last one nobody asks any more.
+    pub fn new(each: impl Stream<Item = ()> + Send + 'static) -> Cancelled {
+        Cancelled(each.fuse().boxed())
+    }
+
+    /// Nobody asks.
+    pub(crate) fn never() -> Cancelled {
+        Cancelled::new(futures_util::stream::pending())
+    }
+
+    /// The user has had enough, or has it once more.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn asked(&mut self) {
+        if self.0.next().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Cancelled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cancelled").finish_non_exhaustive()
+    }
+}
 
 impl Context<'_> {
     /// The longest wait for etcd to answer a command.

@@ -2,7 +2,10 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+#[cfg(unix)]
+use std::task::Poll;
 
+use futures_util::stream::{self, Stream};
 use svc_registry::Etcd;
 use tracing_subscriber::EnvFilter;
 
@@ -32,13 +35,14 @@ pub fn main() -> ExitCode {
     exit.into()
 }
 
-/// Runs one command line, the first word of which is the program's name, until it ends or is `cancelled`.
+/// Runs one command line, the first word of which is the program's name, until it ends or is `cancelled`, each item of
+/// which is one wish of the user's to end it.
 ///
 /// Results and messages go to `printer`, whose format the command line overrides.
 pub async fn run<I>(
     arguments: I,
     printer: Printer,
-    cancelled: impl Future<Output = ()> + Send + 'static,
+    cancelled: impl Stream<Item = ()> + Send + 'static,
 ) -> Exit
 where
     I: IntoIterator<Item: Into<OsString>>,
@@ -48,7 +52,7 @@ where
         Err(error) => return explain(&error, printer),
     };
     let mut printer = printer.with_format(cli.output);
-    match Box::pin(dispatch(cli, &mut printer, cancelled)).await {
+    match Box::pin(dispatch(cli, &mut printer, Cancelled::new(cancelled))).await {
         Ok(exit) => exit,
         // Whoever closed the pipe, such as `head`, has what it wanted.
         Err(failure) if failure.is_broken_pipe() => Exit::Ok,
@@ -59,12 +63,7 @@ where
     }
 }
 
-async fn dispatch(
-    cli: Cli,
-    printer: &mut Printer,
-    cancelled: impl Future<Output = ()> + Send + 'static,
-) -> Result<Exit, Failure> {
-    let cancelled: Cancelled = Box::pin(cancelled);
+async fn dispatch(cli: Cli, printer: &mut Printer, cancelled: Cancelled) -> Result<Exit, Failure> {
     // These have an etcd of their own, or none.
     match &cli.command {
         Command::Dev(args) => return commands::dev::run(printer, cancelled, args).await,
@@ -101,21 +100,28 @@ fn explain(error: &clap::Error, mut printer: Printer) -> Exit {
     }
 }
 
-/// Resolves at ctrl-c, or where there is one, at SIGTERM.
-async fn signalled() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                // Either ends the wait; without a handler for one there is still the other.
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            return;
+/// Ctrl-c and SIGTERM, an item each. It listens from when it is first asked: a command that does not ask leaves them as
+/// they are.
+#[cfg(unix)]
+fn signalled() -> impl Stream<Item = ()> + Send {
+    use tokio::signal::unix::{Signal, SignalKind, signal};
+    // Either ends the wait; without a handler for one there is still the other.
+    let listen = || -> Vec<Signal> {
+        let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
+        kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect()
+    };
+    let mut signals = None;
+    stream::poll_fn(move |cx| {
+        let signals = signals.get_or_insert_with(listen);
+        match signals.iter_mut().any(|signal| matches!(signal.poll_recv(cx), Poll::Ready(Some(())))) {
+            true => Poll::Ready(Some(())),
+            false => Poll::Pending,
         }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
+    })
+}
+
+/// Ctrl-c, an item each.
+#[cfg(not(unix))]
+fn signalled() -> impl Stream<Item = ()> + Send {
+    stream::unfold((), |()| async { tokio::signal::ctrl_c().await.is_ok().then_some(((), ())) })
 }

@@ -56,7 +56,7 @@ impl Store {
     }
 }
 
-/// A running `svcctl register legacy --id l-1 ... -- COMMAND`; killed with its command when it is dropped.
+/// A running `svcctl register legacy --id l-1 ... [-- COMMAND]`; killed with its command when it is dropped.
 struct Wrapped {
     child: Child,
     said: Heard,
@@ -102,7 +102,7 @@ impl Wrapped {
             ])
             .args(if options.contains(&"--notice") { &[][..] } else { &["--notice", "300ms"] })
             .args(options)
-            .arg("--")
+            .args(if command.is_empty() { &[][..] } else { &["--"] })
             .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -332,20 +332,26 @@ async fn start_1_a_command_is_registered_once_its_check_passes_and_out_while_it_
 #[tokio::test]
 async fn an_address_alone_says_goodbye_at_ctrl_c() {
     let mut store = Store::start().await;
-    let mut child = Command::new(env!("CARGO_BIN_EXE_svcctl"))
-        .args(["register", "legacy", "--id", "l-1", "--address", "127.0.0.1:9", "--check", "none"])
-        .args(["--endpoints", &store.url, "--notice", "100ms"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let said = Heard::from(child.stderr.take().expect("it is piped"));
-    let printed = Heard::from(child.stdout.take().expect("it is piped"));
-    let mut one = Wrapped { child, said, printed };
+    let mut one = Wrapped::start(&store, &["--check", "none"], &[]);
     store.until(SERVING, true, &one).await;
     one.signal(Signal::SIGINT);
     assert_eq!(one.ended().await.code(), Some(0), "{}", one.said());
     assert!(store.is_empty().await);
     assert_eq!(one.printed.text(), "", "it has no result");
+}
+
+#[tokio::test]
+async fn an_address_alone_that_is_asked_twice_does_not_wait_for_its_notice() {
+    let mut store = Store::start().await;
+    for signals in [[Signal::SIGTERM; 2], [Signal::SIGINT; 2], [Signal::SIGINT, Signal::SIGTERM]] {
+        let mut one = Wrapped::start(&store, &["--check", "none", "--notice", "1h"], &[]);
+        store.until(SERVING, true, &one).await;
+        one.signal(signals[0]);
+        store.until(DRAINING, true, &one).await;
+        let begin = Instant::now();
+        one.signal(signals[1]);
+        assert_eq!(one.ended().await.code(), Some(0), "{signals:?}: {}", one.said());
+        println!("{signals:?}: ended {} ms after the second", begin.elapsed().as_millis());
+        assert!(store.is_empty().await, "{signals:?}: it said goodbye");
+    }
 }

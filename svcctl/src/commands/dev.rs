@@ -9,7 +9,11 @@ use crate::context::Cancelled;
 use crate::exit::{Exit, Failure};
 use crate::output::Printer;
 
-pub(crate) async fn run(printer: &mut Printer, cancelled: Cancelled, args: &Dev) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    printer: &mut Printer,
+    mut cancelled: Cancelled,
+    args: &Dev,
+) -> Result<Exit, Failure> {
     let listen: SocketAddr = args.listen.parse().map_err(|_| {
         let message = format!("--listen: {:?} is not IP:PORT, such as 127.0.0.1:2379", args.listen);
         Failure::new(Exit::Usage, message)
@@ -38,7 +42,7 @@ pub(crate) async fn run(printer: &mut Printer, cancelled: Cancelled, args: &Dev)
     }
     // The one line on stdout, for scripts that start it on port 0.
     printer.text(&format!("http://{address}"))?;
-    cancelled.await;
+    cancelled.asked().await;
     etcd.stop().await;
     Ok(Exit::Ok)
 }

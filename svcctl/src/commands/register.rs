@@ -53,7 +53,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &Register) -> Result<Ex
     // Before the command, whose first heartbeat may come at once.
     let readiness = Readiness::new(check.asks(address.clone()), config)?;
     let asking = match args.command.is_empty() {
-        true => Asking::Cancelled(Some(&mut context.cancelled)),
+        true => Asking::Cancelled(&mut context.cancelled),
         false => Asking::Signals(Signals::listen()?),
     };
     let command = Command::start(&args.command)?;
@@ -131,8 +131,8 @@ struct Sources<'a> {
 enum Asking<'a> {
     /// With a command every signal is one to hand on.
     Signals(Signals),
-    /// Without one, who runs us has had enough; once.
-    Cancelled(Option<&'a mut Cancelled>),
+    /// Without one, who runs us has had enough.
+    Cancelled(&'a mut Cancelled),
 }
 
 /// The registration and its life.
@@ -296,11 +296,7 @@ impl Asking<'_> {
         match self {
             Asking::Signals(signals) => signals.recv().await,
             Asking::Cancelled(cancelled) => {
-                match cancelled {
-                    Some(cancelled) => cancelled.await,
-                    None => std::future::pending().await,
-                }
-                *cancelled = None;
+                cancelled.asked().await;
                 signals::Signal::Terminate
             }
         }

@@ -22,7 +22,7 @@ pub(crate) async fn run(context: &mut Context<'_>, args: &Watch) -> Result<Exit,
         let event = tokio::select! {
             // The user first: whoever has had enough sees no further line.
             biased;
-            () = &mut context.cancelled => return Ok(Exit::Ok),
+            () = context.cancelled.asked() => return Ok(Exit::Ok),
             event = events.next() => event,
         };
         match event {

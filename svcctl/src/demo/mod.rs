@@ -24,16 +24,20 @@ use stage::Stage;
 use story::Cast;
 
 /// Runs the demo to its last line, or until it is `cancelled`; leaves no process and no key behind either way.
-pub(crate) async fn run(printer: &mut Printer, cancelled: Cancelled, args: &Demo) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    printer: &mut Printer,
+    mut cancelled: Cancelled,
+    args: &Demo,
+) -> Result<Exit, Failure> {
     let mut narrator = Narrator::new(printer);
     let mut stage = Stage::set(args).await?;
     narrator.opening(&stage)?;
 
-    let (mut ledger, mut cast, mut cancelled) = (Ledger::default(), Cast::default(), cancelled);
+    let (mut ledger, mut cast) = (Ledger::default(), Cast::default());
     let told = tokio::select! {
         // A user who has had enough is heard first.
         biased;
-        () = &mut cancelled => Err(Failure::new(Exit::Other, "interrupted")),
+        () = cancelled.asked() => Err(Failure::new(Exit::Other, "interrupted")),
         told = story::tell(&mut stage, &mut narrator, &mut ledger, &mut cast, args.keep) => told,
     };
     let told = match told {

@@ -19,7 +19,7 @@ use super::narrator::Narrator;
 use super::stage::Stage;
 use crate::cli::{Drain, Target, Undrain};
 use crate::commands;
-use crate::context::Context;
+use crate::context::{Cancelled, Context};
 use crate::exit::{Exit, Failure};
 
 pub(super) use cast::Cast;
@@ -242,7 +242,7 @@ impl Tale<'_, '_> {
         let args = Drain { target, wait, timeout, reason, force: false, ttl: None };
         let etcd = self.stage.etcd().clone();
         let printer = self.narrator.command(&line)?;
-        let mut context = Context { etcd, printer, cancelled: Box::pin(std::future::pending()) };
+        let mut context = Context { etcd, printer, cancelled: Cancelled::never() };
         commands::drain::run(&mut context, &args).await?;
         self.narrator.answered();
         Ok(())
@@ -253,7 +253,7 @@ impl Tale<'_, '_> {
         let target = Target { service: service.into(), id: id.into() };
         let etcd = self.stage.etcd().clone();
         let printer = self.narrator.command(&format!("svcctl undrain {service} {id}"))?;
-        let mut context = Context { etcd, printer, cancelled: Box::pin(std::future::pending()) };
+        let mut context = Context { etcd, printer, cancelled: Cancelled::never() };
         commands::undrain::run(&mut context, &Undrain { target }).await?;
         self.narrator.answered();
         Ok(())

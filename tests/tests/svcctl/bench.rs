@@ -72,6 +72,7 @@ pub(crate) async fn svcctl_into(
     cancelled: impl Future<Output = ()> + Send + 'static,
 ) -> Exit {
     let line = ["svcctl", "--endpoints", etcd].into_iter().chain(arguments.iter().copied());
+    let cancelled = futures_util::stream::once(cancelled);
     svcctl::run(line, Printer::to(Format::Table, out.clone(), err.clone()), cancelled).await
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn until_drained(
         let event = tokio::select! {
             // The user first, then the clock: a wait that etcd holds up is left at once too.
             biased;
-            () = &mut context.cancelled => {
+            () = context.cancelled.asked() => {
                 context.printer.end_progress();
                 return Err(Failure::new(Exit::Other, format!("no longer waiting for {service}/{id}: {stays}")));
             }

@@ -53,7 +53,7 @@ pub(in crate::demo) async fn stay(
     narrator.say("")?;
     narrator.say(&format!("The processes' own words are in {}", stage.logs().display()))?;
     narrator.say("Ctrl-c here ends it: everybody stops, and nothing is left behind.")?;
-    cancelled.await;
+    cancelled.asked().await;
     cast.stop_kept(STOP).await;
     Ok(())
 }
