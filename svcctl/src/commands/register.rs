@@ -236,7 +236,7 @@ impl Keeper<'_> {
             (RegistrationStatus::Registered, Phase::Drained) if !self.life.is_leaving() => {
                 "drained by an operator; `svcctl undrain` puts it back".to_owned()
             }
-            (RegistrationStatus::Registered, Phase::Serving) if !self.life.is_leaving() => {
+            (RegistrationStatus::Registered, Phase::Serving) if self.life.is_offered() => {
                 format!("registered at {}", self.instance.address())
             }
             (

@@ -101,6 +101,23 @@ impl Registered {
     }
 }
 
+/// Waits until it has said as many lines as these, which is how they begin. How etcd is may be said at any time.
+async fn says(err: &Captured, told: &[&str]) {
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        let text = err.text();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("legacy/l-1 "));
+        let lines: Vec<&str> = lines.filter(|line| !line.contains("trying on")).collect();
+        let is_so = lines.iter().zip(told).all(|(line, told)| line.starts_with(told));
+        assert!(is_so && lines.len() <= told.len(), "{lines:#?}, not {told:#?}");
+        if lines.len() == told.len() {
+            return;
+        }
+        assert!(Instant::now() < limit, "{lines:#?}, not yet {told:#?}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// A port that takes connections until this is dropped.
 struct Port(AbortHandle);
 
@@ -236,6 +253,29 @@ svc_tests::etcd_tests! {
             registered.serving(&etcd).await;
         }
         registered.stop(&etcd).await;
+    }
+
+    async fn who_is_out_by_its_check_is_not_said_to_be_registered(etcd: TestEtcd) {
+        let page = Page::serve().await;
+        let address = page.address.to_string();
+        let registered = Registered::start(&etcd, &address, &["--check", "http:///"]);
+        let (at, out) = (format!("registered at {address}"), format!("not ready: http://{address}/: "));
+        let mut told = vec![at.as_str()];
+        says(&registered.err, &told).await;
+        for _ in 0..3 {
+            page.says(503);
+            registered.out(&etcd).await;
+            told.push(&out);
+            says(&registered.err, &told).await;
+            page.says(200);
+            registered.serving(&etcd).await;
+            told.extend(["ready again", &at]);
+            says(&registered.err, &told).await;
+        }
+        let err = registered.err.clone();
+        registered.stop(&etcd).await;
+        told.extend(["leaving", "deregistered"]);
+        says(&err, &told).await;
     }
 
     async fn a_grpc_check_takes_it_out_and_brings_it_back(etcd: TestEtcd) {

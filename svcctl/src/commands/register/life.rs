@@ -75,6 +75,8 @@ pub(super) struct Life {
     /// How long leaving clients' sight may take.
     patience: Duration,
     registered: bool,
+    /// What its check said last.
+    passes: bool,
     phase: Phase,
     lost: Option<Arc<str>>,
 }
@@ -82,12 +84,17 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new(wrapped: bool, patience: Duration) -> Life {
         let (at, phase) = (At::Waiting, Phase::Serving);
-        Life { at, wrapped, patience, registered: false, phase, lost: None }
+        Life { at, wrapped, patience, registered: false, passes: false, phase, lost: None }
     }
 
     /// It was asked to end.
     pub(super) fn is_leaving(&self) -> bool {
         !matches!(self.at, At::Waiting | At::Standing)
+    }
+
+    /// Its check has passed last, and nobody has asked it to end. The registration follows later.
+    pub(super) fn is_offered(&self) -> bool {
+        self.passes && !self.is_leaving()
     }
 
     /// When [`Event::Due`] is owed.
@@ -99,6 +106,9 @@ impl Life {
     }
 
     pub(super) fn on(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        if let Event::Verdict(verdict) = &event {
+            self.passes = verdict.is_ok();
+        }
         match (self.at, event) {
             (At::Over, _) | (_, Event::Nothing) => Vec::new(),
             (_, Event::Ended(code)) => {
@@ -301,6 +311,18 @@ mod tests {
             told(true, &[pass(), lost(), Event::Ended(0)])[1..],
             [vec![Action::Forward(Signal::Terminate)], end(End::Lost("another".into()))]
         );
+    }
+
+    #[test]
+    fn who_fails_its_check_is_not_offered_whatever_its_phase_still_is() {
+        let now = Instant::now();
+        let mut life = Life::new(false, PATIENCE);
+        let mut offered = |event| {
+            life.on(event, now);
+            life.is_offered()
+        };
+        let events = [fail(), pass(), Event::Phase(Phase::Serving), fail(), Event::Nothing, pass(), TERM];
+        assert_eq!(events.map(&mut offered), [false, true, true, false, false, true, false]);
     }
 
     #[test]
