@@ -43,6 +43,8 @@ pub enum Failure {
     TooLarge,
     /// The database is over its quota (alarm NOSPACE): reads, keepalives and deletes still work.
     NoSpace,
+    /// The members disagree about their data (alarm CORRUPT): etcd serves nothing until an operator has mended that.
+    Corrupt,
     /// Anything else; the message has the text.
     Other,
 }
@@ -85,6 +87,7 @@ impl Failure {
             Failure::LeaseExists => "choose another lease id",
             Failure::TooLarge => "split the request, or raise the size limit",
             Failure::NoSpace => "compact, defragment and disarm the NOSPACE alarm of etcd",
+            Failure::Corrupt => "replace the members whose data differ and disarm the CORRUPT alarm of etcd",
             Failure::Other => "see the message of etcd",
         }
     }
@@ -107,6 +110,7 @@ impl fmt::Display for Failure {
             Failure::LeaseExists => "the lease id is in use",
             Failure::TooLarge => "the message is too large",
             Failure::NoSpace => "etcd is out of space",
+            Failure::Corrupt => "etcd holds corrupt data",
             Failure::Other => "etcd refused the request",
         })
     }
@@ -127,6 +131,7 @@ pub fn classify_status(status: &Status) -> Failure {
         _ if says("too many requests") => Failure::TooManyRequests,
         _ if says("request timed out") || says("applied took too long") => Failure::TimedOut,
         _ if says("database space exceeded") => Failure::NoSpace,
+        _ if says("corrupt cluster") => Failure::Corrupt,
         _ if says("permission denied") => Failure::Denied,
         // 3.4 and 3.5 have different words for a token that is older than a change of users.
         _ if says("invalid auth token")
@@ -212,6 +217,7 @@ mod tests {
             of(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded"),
             Failure::NoSpace
         );
+        assert_eq!(of(Code::DataLoss, "etcdserver: corrupt cluster"), Failure::Corrupt);
         assert_eq!(of(Code::Unknown, "auth: revision in header is old"), Failure::StaleToken);
         assert_eq!(of(Code::PermissionDenied, "etcdserver: permission denied"), Failure::Denied);
     }

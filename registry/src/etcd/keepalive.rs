@@ -94,6 +94,8 @@ impl Task {
         let mut random = fastrand::Rng::new();
         let mut silent = None;
         while let Some(first) = self.requested.recv().await {
+            // What has been silent for a life of the lease says nothing of etcd's pace, if it speaks at all.
+            silent.take_if(|silent: &mut Stream| silent.silent_for() >= first.ttl);
             let stream = Stream::open(&self.etcd, first);
             let reason = match self.serve(stream, &mut silent).await {
                 End::HandleDropped => return,
@@ -105,7 +107,10 @@ impl Task {
             if self.answered.send(Answer::Down { reason }).await.is_err() {
                 return;
             }
-            tokio::time::sleep(self.backoff.next(&mut random)).await;
+            tokio::select! {
+                () = tokio::time::sleep(self.backoff.next(&mut random)) => {}
+                () = self.answered.closed() => return,
+            }
         }
     }
 
@@ -132,10 +137,11 @@ impl Task {
                         }
                     }
                     Err(Some(error)) => return self.lost(&stream.peer, error),
-                    Err(None) => {
+                    Err(None) if stream.is_open() => {
                         let member = self.etcd.member(&stream.peer);
                         return End::Lost(format!("etcd at {member} ended the keepalive stream"));
                     }
+                    Err(None) => return End::Lost("the stream's first lease is gone".to_owned()),
                 },
                 late = next(silent) => {
                     // Without an answer it has nothing more to say. With one it was only slow, and goes on in this one's place.
@@ -149,6 +155,7 @@ impl Task {
                         stream = spoke;
                     }
                 }
+                () = self.answered.closed() => return End::HandleDropped,
                 () = until(silence) => return self.given_up(stream, silent),
             }
         }

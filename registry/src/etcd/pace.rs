@@ -1,36 +1,38 @@
 //! How long an answer of etcd may take before its silence means that nobody is there.
 //!
-//! A value: what is known of etcd's pace. As TCP sets its timer (RFC 6298): by what the last round trip took, twice as long
-//! after each silence, and between two bounds. The lower one keeps a dead stream from costing a lease, the upper one is
-//! the lease's own life: what is not answered by then has to be asked again.
+//! A value: what is known of etcd's pace. As TCP sets its timer (RFC 6298): by what the last round trip took, longer after a
+//! silence, and between two bounds. The lower one, a third of the lease's life, keeps a dead stream from costing a lease.
+//! The upper one is two thirds: whoever asks again each time reaches etcd well within the lease's life, also where no
+//! answer is in time. To give up too early costs little, for the stream is listened to all the same; to wait too long
+//! costs the lease, where a slow etcd has lost a member. So it is a quarter more than the round trip, and not twice as long.
 
 use std::time::Duration;
+
+use crate::backoff::LONGEST;
 
 /// What the last answers took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     round_trip: Duration,
-    /// Without an answer in between.
-    silences: u32,
+    /// Without an answer since.
+    silent: bool,
 }
 
 impl Pace {
     /// How long the answer for a lease of this time to live may take: a third of it, or more where etcd is slow.
     pub(super) fn patience(&self, ttl: Duration) -> Duration {
         let third = ttl / 3;
-        // Two doublings of a third are more than the whole.
-        let waited = third * (1 << self.silences.min(2));
-        waited.max(self.round_trip.saturating_mul(2)).clamp(third, ttl.max(third))
+        if self.silent { third * 2 } else { (self.round_trip + self.round_trip / 4).clamp(third, third * 2) }
     }
 
     /// Nothing came within the patience.
     pub(super) fn silent(&mut self) {
-        self.silences = self.silences.saturating_add(1);
+        self.silent = true;
     }
 
     /// An answer came, after so long.
     pub(super) fn answered(&mut self, round_trip: Duration) {
-        *self = Pace { round_trip, silences: 0 };
+        *self = Pace { round_trip: round_trip.min(LONGEST), silent: false };
     }
 }
 
@@ -49,10 +51,9 @@ mod tests {
     }
 
     #[test]
-    fn it_doubles_with_each_silence_up_to_the_ttl_and_an_answer_ends_that() {
+    fn it_doubles_with_a_silence_and_an_answer_ends_that() {
         let mut pace = Pace::default();
-        let waits = [TTL / 3, TTL / 3 * 2, TTL, TTL];
-        for wait in waits {
+        for wait in [TTL / 3, TTL / 3 * 2, TTL / 3 * 2] {
             assert_eq!(pace.patience(TTL), wait);
             pace.silent();
         }
@@ -61,12 +62,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_etcd_is_given_twice_what_it_took() {
+    fn a_slow_etcd_is_given_a_quarter_more_than_it_took() {
         let mut pace = Pace::default();
-        pace.answered(Duration::from_secs(4));
-        assert_eq!(pace.patience(TTL), Duration::from_secs(8));
+        pace.answered(Duration::from_secs(6));
+        assert_eq!(pace.patience(TTL), Duration::from_millis(7_500));
         pace.answered(Duration::from_secs(14));
-        assert_eq!(pace.patience(TTL), TTL, "never more than the lease lives");
+        assert_eq!(pace.patience(TTL), TTL / 3 * 2, "asked again while the lease lives");
         assert_eq!(pace.patience(Duration::ZERO), Duration::ZERO, "whatever the time to live");
+        pace.answered(Duration::MAX);
+        assert_eq!(pace.patience(LONGEST), LONGEST / 3 * 2);
     }
 }

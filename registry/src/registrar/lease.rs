@@ -25,10 +25,10 @@ pub(crate) enum Due {
 enum At {
     /// None held; ask from `not_before` on.
     Absent { not_before: Instant },
-    /// Asked for at that instant. The id is ours, so that asking twice leaks nothing.
-    Granting { id: LeaseId, sent: Instant },
+    /// Asked for at `sent`, and at `first` for the first time. The id is ours, so that asking twice leaks nothing.
+    Granting { id: LeaseId, first: Instant, sent: Instant },
     /// An attempt failed without telling whether it happened: ask again for the same id.
-    Again { id: LeaseId, not_before: Instant },
+    Again { id: LeaseId, first: Instant, not_before: Instant },
     Held {
         id: LeaseId,
         deadline: Instant,
@@ -83,12 +83,12 @@ impl Lease {
         match &mut self.at {
             At::Absent { not_before } if now >= *not_before => {
                 let id = LeaseId(random.i64(1..));
-                self.at = At::Granting { id, sent: now };
+                self.at = At::Granting { id, first: now, sent: now };
                 Some(Due::Grant(id))
             }
-            At::Again { id, not_before } if now >= *not_before => {
-                let id = *id;
-                self.at = At::Granting { id, sent: now };
+            At::Again { id, first, not_before } if now >= *not_before => {
+                let (id, first) = (*id, *first);
+                self.at = At::Granting { id, first, sent: now };
                 Some(Due::Grant(id))
             }
             At::Held { id, renew_at, sent: sent @ None, .. } if now >= *renew_at => {
@@ -115,7 +115,7 @@ impl Lease {
 
     /// etcd granted `id` for `ttl`.
     pub(crate) fn granted(&mut self, id: LeaseId, ttl: Duration) {
-        if let At::Granting { id: asked, sent } = self.at
+        if let At::Granting { id: asked, sent, .. } = self.at
             && asked == id
         {
             self.ttl = ttl;
@@ -125,15 +125,19 @@ impl Lease {
 
     /// etcd has the id already: an earlier attempt of ours was carried out. Renewed at once, since it may be old.
     pub(crate) fn exists(&mut self, id: LeaseId, now: Instant) {
-        if matches!(self.at, At::Granting { id: asked, .. } if asked == id) {
-            self.at = At::Held { id, deadline: now + self.ttl, renew_at: now, sent: None };
+        if let At::Granting { id: asked, first, .. } = self.at
+            && asked == id
+        {
+            self.at = At::Held { id, deadline: first + self.ttl, renew_at: now, sent: None };
         }
     }
 
     /// The grant failed; perhaps it was carried out.
     pub(crate) fn not_granted(&mut self, id: LeaseId, now: Instant, random: &mut fastrand::Rng) {
-        if matches!(self.at, At::Granting { id: asked, .. } if asked == id) {
-            self.at = At::Again { id, not_before: now + self.backoff.next(random) };
+        if let At::Granting { id: asked, first, .. } = self.at
+            && asked == id
+        {
+            self.at = At::Again { id, first, not_before: now + self.backoff.next(random) };
         }
     }
 
@@ -287,6 +291,7 @@ mod tests {
         assert_eq!(lease.due(later, &mut random), Some(Due::Grant(id)));
         lease.exists(id, later);
         assert_eq!(lease.id(), Some(id));
+        assert!(lease.is_suspect(now + TTL), "it may be as old as the first attempt");
         assert_eq!(lease.due(later, &mut random), Some(Due::Renew(id)), "it may be old: renewed at once");
     }
 
