@@ -35,6 +35,8 @@
 //! - A lease ends when its time is over; a real etcd takes up to a second longer.
 //! - An answer to a watcher may tell of several revisions at any time; a real etcd does so only while the watcher
 //!   catches up. One revision is never divided, except into fragments.
+//! - To etcdctl 3.4 endpoints are given without a scheme for `endpoint`, `defrag` and `move-leader`: it sends the whole URL as
+//!   the authority, which only Go's servers take.
 //! - Nothing is compacted by itself, and every version since the last compaction is kept in memory.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 

@@ -132,7 +132,9 @@ impl Node {
         let caller = self.auth.caller(who)?;
         limits::check_write(&self.settings, &request)?;
         self.check(&caller).put(&request)?;
-        txn::check_put_state(&self.store, &self.lessor, &request)?;
+        // The other way round than in a transaction, as etcd does it.
+        txn::check_lease(&self.lessor, &request)?;
+        txn::check_kept(&self.store, &request)?;
         let response = self.writing(|store, _| Ok(txn::put(&mut store.write(), request)))?;
         Ok(PbPutResponse { header: Some(self.header()), ..response })
     }

@@ -70,6 +70,8 @@ pub(crate) enum Refusal {
     PermissionNotGiven,
     #[error("etcdserver: permission denied")]
     PermissionDenied,
+    #[error("auth: permission denied")]
+    NotRoot,
     #[error("etcdserver: role is not granted to the user")]
     RoleNotGranted,
     #[error("etcdserver: permission is not granted to the role")]
@@ -115,8 +117,8 @@ impl Refusal {
             | Refusal::PermissionNotGranted => Code::FailedPrecondition,
             Refusal::PermissionDenied => Code::PermissionDenied,
             Refusal::InvalidAuthToken => Code::Unauthenticated,
-            // One of those that etcd forgot to give a code.
-            Refusal::NoPasswordUser => Code::Unknown,
+            // Those that etcd forgot to give a code.
+            Refusal::NoPasswordUser | Refusal::NotRoot => Code::Unknown,
             Refusal::MessageTooLarge { .. } | Refusal::NoSpace => Code::ResourceExhausted,
             Refusal::NoLeader | Refusal::TimedOut | Refusal::Stopped => Code::Unavailable,
             Refusal::Unsupported(_) => Code::Unimplemented,

@@ -21,6 +21,14 @@ const NONE: i32 = 0;
 const NOSPACE: i32 = 1;
 
 impl Node {
+    /// Whether this one may look after the member: root, refused in other words than where users are changed.
+    pub(crate) fn maintain(&mut self, who: Who<'_>) -> Result<(), Refusal> {
+        self.administer(who, |_| Ok(())).map_err(|refusal| match refusal {
+            Refusal::PermissionDenied => Refusal::NotRoot,
+            other => other,
+        })
+    }
+
     // --- users ---
 
     /// Asks about users or changes them, as an administrator or nobody.

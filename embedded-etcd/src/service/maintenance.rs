@@ -32,7 +32,7 @@ impl PbMaintenanceService for Api {
     ) -> Result<Response<PbDefragmentResponse>, Status> {
         self.member.admit(request.metadata(), false).await?;
         let answer = self.answer(request, |node, who, _| {
-            node.administer(who, |_| Ok(()))?;
+            node.maintain(who)?;
             node.defragment();
             Ok(PbDefragmentResponse { header: Some(node.header()) })
         })?;
@@ -42,13 +42,13 @@ impl PbMaintenanceService for Api {
 
     async fn hash(&self, request: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
         self.member.admit(request.metadata(), false).await?;
-        self.answer(request, |node, who, _| node.administer(who, |_| Ok(())).map(|()| node.hash()))
+        self.answer(request, |node, who, _| node.maintain(who).map(|()| node.hash()))
     }
 
     async fn hash_kv(&self, request: Request<PbHashKvRequest>) -> Result<Response<PbHashKvResponse>, Status> {
         self.member.admit(request.metadata(), false).await?;
         self.answer(request, |node, who, request| {
-            node.administer(who, |_| Ok(()))?;
+            node.maintain(who)?;
             node.hash_kv(request.revision)
         })
     }

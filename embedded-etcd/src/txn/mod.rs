@@ -57,15 +57,15 @@ pub(crate) fn delete(write: &mut Write<'_>, request: &PbDeleteRequest) -> PbDele
     }
 }
 
-/// What a put needs of the state: its lease, and the key where it keeps something of it.
-pub(crate) fn check_put_state(store: &Store, lessor: &Lessor, request: &PbPutRequest) -> Result<(), Refusal> {
-    if (request.ignore_value || request.ignore_lease) && store.get(&request.key).is_none() {
-        return Err(Refusal::KeyNotFound);
-    }
-    if request.lease != 0 && !lessor.has(request.lease) {
-        return Err(Refusal::LeaseNotFound);
-    }
-    Ok(())
+/// The lease that a put names.
+pub(crate) fn check_lease(lessor: &Lessor, request: &PbPutRequest) -> Result<(), Refusal> {
+    if request.lease != 0 && !lessor.has(request.lease) { Err(Refusal::LeaseNotFound) } else { Ok(()) }
+}
+
+/// The key of which a put keeps something.
+pub(crate) fn check_kept(store: &Store, request: &PbPutRequest) -> Result<(), Refusal> {
+    let keeps = request.ignore_value || request.ignore_lease;
+    if keeps && store.get(&request.key).is_none() { Err(Refusal::KeyNotFound) } else { Ok(()) }
 }
 
 fn header(revision: i64) -> Option<PbResponseHeader> {
@@ -97,7 +97,10 @@ impl Path {
                 Some(PbTxnOpRequest::RequestRange(range)) if range.revision != 0 => {
                     store.check_readable(range.revision)?;
                 }
-                Some(PbTxnOpRequest::RequestPut(put)) => check_put_state(store, lessor, put)?,
+                Some(PbTxnOpRequest::RequestPut(put)) => {
+                    check_kept(store, put)?;
+                    check_lease(lessor, put)?;
+                }
                 Some(PbTxnOpRequest::RequestTxn(txn)) => {
                     if let Some(path) = nested.next() {
                         path.check(store, lessor, txn)?;
@@ -133,6 +136,7 @@ impl Path {
             };
             responses.push(PbResponseOp { response: Some(response) });
         }
-        Ok(PbTxnResponse { header: header(write.revision()), succeeded: self.success, responses })
+        // The outermost one tells the revision.
+        Ok(PbTxnResponse { header: header(0), succeeded: self.success, responses })
     }
 }

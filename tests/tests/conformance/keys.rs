@@ -59,6 +59,8 @@ laws! {
         let missing = refused(Code::InvalidArgument, "etcdserver: key not found");
         assert_eq!(refusal(client.put("k", "", Some(keep_value())).await), missing);
         assert_eq!(refusal(client.put("k", "1", Some(keep_lease())).await), missing);
+        let unknown = refused(Code::NotFound, "etcdserver: requested lease not found");
+        assert_eq!(refusal(client.put("k", "", Some(keep_value().with_lease(4711))).await), unknown, "the lease first");
 
         client.put("k", "1", Some(PutOptions::new().with_lease(lease))).await.unwrap();
         client.put("k", "2", Some(keep_lease())).await.unwrap();

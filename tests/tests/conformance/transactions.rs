@@ -135,6 +135,7 @@ laws! {
         let answer = client.txn(Txn::new().and_then([put_op("k"), TxnOp::txn(inner)])).await.unwrap();
         let TxnOpResponse::Txn(inner) = &answer.op_responses()[1] else { panic!("{answer:?}") };
         assert!(inner.succeeded(), "the put before it does not count");
+        assert_eq!(inner.header().map(etcd_client::ResponseHeader::revision), Some(0), "the outer one tells the revision");
         let kv = client.get("seen", None).await.unwrap().kvs()[0].clone();
         assert_eq!((kv.value(), kv.mod_revision()), (&b"absent"[..], answer.header().unwrap().revision()));
     }
@@ -179,10 +180,13 @@ laws! {
         let on_lease = || TxnOp::put("leased", "", Some(PutOptions::new().with_lease(4711)));
         let ahead = || TxnOp::get("k", Some(GetOptions::new().with_revision(revision + 10)));
         let kept = || TxnOp::put("none", "", Some(PutOptions::new().with_ignore_value()));
+        let both = || TxnOp::put("none", "", Some(PutOptions::new().with_ignore_value().with_lease(4711)));
         let lease = refused(Code::NotFound, "etcdserver: requested lease not found");
         let future = refused(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
         let missing = refused(Code::InvalidArgument, "etcdserver: key not found");
-        for (op, expected) in [(on_lease(), lease), (ahead(), future), (kept(), missing)] {
+        // Here the key comes before the lease; in a put of its own the lease comes first.
+        let cases = [(on_lease(), lease), (ahead(), future), (kept(), missing.clone()), (both(), missing)];
+        for (op, expected) in cases {
             let taken = Txn::new().and_then([put_op("other"), op.clone()]);
             assert_eq!(refusal(client.txn(taken).await), expected);
             client.txn(Txn::new().or_else([op])).await.unwrap();

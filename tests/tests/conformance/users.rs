@@ -40,6 +40,21 @@ laws! {
         assert_eq!(refusal(client.user_revoke_role("ada", "root").await), missing);
     }
 
+    async fn maintenance_is_roots(etcd: TestEtcd) {
+        let mut client = etcd.client().await;
+        add_user(&mut client, "ada", &[]).await;
+        enable_auth(&mut client).await;
+        let mut ada = connect(&etcd, "ada", "secret").await.unwrap();
+        // Without etcd's own words and code for it: these are of another layer.
+        let text = refused(Code::Unknown, "auth: permission denied");
+        assert_eq!(refusal(ada.defragment().await), text);
+        assert_eq!(refusal(ada.hash_kv(0).await), text);
+        assert_eq!(refusal(ada.hash().await), text);
+        let mut root = connect(&etcd, "root", "secret").await.unwrap();
+        root.hash_kv(0).await.unwrap();
+        root.defragment().await.unwrap();
+    }
+
     async fn roles_are_granted_and_revoked_and_end_everywhere_when_deleted(etcd: TestEtcd) {
         let mut client = etcd.client().await;
         client.user_add("ada", "secret", None).await.unwrap();
