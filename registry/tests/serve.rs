@@ -468,6 +468,29 @@ async fn a_newer_owner_of_the_id_ends_the_server_with_an_error() {
     assert_eq!(found.kvs().len(), 1, "the newer one's record stays");
 }
 
+/// Whoever is superseded drains its connections, and a supervisor may well tell it to stop meanwhile.
+#[tokio::test]
+async fn the_first_signal_cuts_no_stop_that_was_begun_without_one() {
+    let mut service = Service::registered(|serve| serve).await;
+    let mut client = service.client().await;
+    let stream =
+        client.lots_of_replies(LotsOfRepliesRequest::default()).await.expect("it starts").into_inner();
+    let mut health = HealthClient::new(service.channel().await);
+    let request = HealthCheckRequest { service: String::new() };
+    let mut health = health.watch(request).await.expect("it starts").into_inner();
+    let _newer =
+        Registrar::new(&service.etcd).register(Instance::new("greeter", "i-1", "10.0.0.1:1").expect("valid"));
+    let not_serving = async {
+        while health.message().await.expect("it is told").expect("it goes on").status()
+            != ServingStatus::NotServing
+        {}
+    };
+    within(not_serving).await;
+    let error = service.stop().await.expect_err("superseded");
+    assert!(error.is_superseded(), "{error}");
+    drop(stream);
+}
+
 #[tokio::test]
 async fn what_cannot_be_served_is_refused_with_the_remedy() {
     let (_server, etcd) = etcd().await;

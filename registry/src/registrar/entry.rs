@@ -383,12 +383,17 @@ impl Entry {
 
     /// The process stops: drain for good.
     pub(super) fn stop(&mut self) {
-        self.drain.stop(self.registered);
+        self.drain.stop(self.may_be_seen());
     }
 
     /// The process can do its work, or cannot.
     pub(super) fn ready(&mut self, ready: Result<(), Arc<str>>) {
-        self.drain.ready(ready, self.registered);
+        self.drain.ready(ready, self.may_be_seen());
+    }
+
+    /// Clients know it, or will once what was sent arrives.
+    fn may_be_seen(&self) -> bool {
+        self.registered || self.sent
     }
 
     /// Says goodbye. What is under way is abandoned by the caller, so nobody knows whether it was applied.

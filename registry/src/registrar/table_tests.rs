@@ -308,6 +308,25 @@ fn a_stop_before_the_first_registration_shows_clients_nothing() {
 }
 
 #[test]
+fn a_stop_while_the_first_registration_is_under_way_gives_clients_notice() {
+    let mut world = World::new();
+    world.nodes[0].hold_commits = true;
+    world.register(0, 1);
+    let now = world.now;
+    world.nodes[0].table.stop(1, now);
+    world.settle();
+    assert_ne!(world.phase(0), Phase::Drained, "it may be on its way");
+    world.nodes[0].hold_commits = false;
+    world.arrive(0);
+    let now = world.now;
+    world.nodes[0].table.inflight(1, 0, now);
+    world.pass(SECOND / 2);
+    assert_eq!(world.phase(0), Phase::Draining, "clients take note");
+    world.pass(SECOND * 2);
+    assert_eq!((world.standing(), world.phase(0)), (drained(), Phase::Drained));
+}
+
+#[test]
 fn law_7_an_intent_is_obeyed_and_its_end_too() {
     let mut world = registered();
     let now = world.now;

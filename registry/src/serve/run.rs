@@ -148,6 +148,21 @@ impl Stop {
     }
 }
 
+/// Waits until a stop is done; a second signal ends it at once.
+async fn unless_cut(
+    again: impl Future<Output = ()>,
+    stage: &Stage,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    tokio::select! {
+        () = stop => Ok(()),
+        () = again => {
+            stage.abort();
+            Err(Error::new(Kind::Serve, "stopped by a second signal before the stop was done"))
+        }
+    }
+}
+
 /// Why serving ends.
 enum End {
     Asked,
@@ -225,7 +240,9 @@ impl Life {
     ) -> Result<(), Error> {
         let readiness = tokio::select! {
             readiness = start.passed() => readiness,
-            () = signals.asked() => return self.unless_asked_again(signals, self.stage.wind_down(self.stages)).await,
+            () = signals.asked() => {
+                return unless_cut(signals.asked(), &self.stage, self.stage.wind_down(self.stages)).await;
+            }
             () = self.stage.closed.cancelled() => return Ok(()),
         };
         let registrar = Registrar::with_config(&self.etcd, config)?;
@@ -241,7 +258,15 @@ impl Life {
             () = signals.asked() => End::Asked,
             () = self.stage.closed.cancelled() => End::Closed,
         };
-        self.unless_asked_again(signals, self.stop(served, &end)).await?;
+        let asked = matches!(end, End::Asked);
+        let again = async {
+            // Where nobody has asked yet the first signal asks for what is under way.
+            if !asked {
+                signals.asked().await;
+            }
+            signals.asked().await;
+        };
+        unless_cut(again, &self.stage, self.stop(served, &end)).await?;
         match end {
             End::Superseded(reason) => {
                 let text = format!("{}/{}: {reason}", instance.service(), instance.id());
@@ -335,21 +360,6 @@ impl Life {
                     ready = false;
                     served.iter().for_each(|one| one.registration.unready(&reason));
                 }
-            }
-        }
-    }
-
-    /// Waits until a stop is done; a second signal ends it at once.
-    async fn unless_asked_again(
-        &self,
-        signals: &mut Stop,
-        stop: impl Future<Output = ()>,
-    ) -> Result<(), Error> {
-        tokio::select! {
-            () = stop => Ok(()),
-            () = signals.asked() => {
-                self.stage.abort();
-                Err(Error::new(Kind::Serve, "stopped by a second signal before the stop was done"))
             }
         }
     }
