@@ -210,7 +210,7 @@ fn tag(text: &str) -> Result<(String, String), String> {
 It is registered once the check has passed, and as long as this command runs. After --failures checks \
 that fail in a row it takes no new work (`draining`, with the reason), and is back when they pass; what \
 an operator wants with `svcctl drain` outlasts both. At ctrl-c or SIGTERM it leaves clients' sight \
-first, and then the registry. An etcd that is away is waited for.
+first, and then the registry; a second one ends the waiting. An etcd that is away is waited for.
 
 Checks:
   tcp                      a connection to --address; tcp://HOST:PORT for one to elsewhere
