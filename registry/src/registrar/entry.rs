@@ -444,7 +444,9 @@ impl Entry {
             let reason = self.known.wish().map_or("", |intent| intent.reason.as_str());
             return S::Removed { reason: reason.into() };
         }
-        let reason = if self.reason.is_empty() { trouble } else { &self.reason }.clone();
+        // Without a lease it is what keeps it away that matters, not what happened to the record before.
+        let leaseless = lease.id().is_none();
+        let reason = if leaseless || self.reason.is_empty() { trouble } else { &self.reason }.clone();
         match lease.id() {
             Some(id) if self.ours().is_some_and(|held| held.lease == id) => {
                 if lease.is_suspect(now) {

@@ -1,10 +1,14 @@
 //! Keys deleted or overwritten, leases revoked: put right at once.
 
-use etcd_client::PutOptions;
-use svc_registry::Weight;
+use std::time::Duration;
+
+use etcd_client::{AlarmAction, AlarmOptions, AlarmType, PutOptions};
+use svc_registry::{RegistrationStatus, Weight};
 use svc_tests::etcd::TestEtcd;
 
-use crate::support::{KEY, LIMIT, Look, registered, registrar, report, service, value};
+use crate::support::{
+    KEY, LIMIT, Look, instance, registered, registrar, report, service, until_status, value,
+};
 
 svc_tests::etcd_tests! {
     /// go-zero#4960: a deleted key never came back.
@@ -45,6 +49,35 @@ svc_tests::etcd_tests! {
         report("an update on a lost lease", took);
         assert_ne!(look.there(KEY).await.lease(), lease);
         assert_eq!(look.leases().await, 1);
+    }
+
+    /// A full etcd renews leases and deletes keys, and takes nothing new until an operator has made room.
+    async fn what_is_registered_outlives_a_full_etcd_and_what_is_new_waits_for_room(etcd: TestEtcd) {
+        let mut look = Look::at(&etcd).await;
+        let (stays, leaves) =
+            (registered(&registrar(&etcd.url(), 2), "i-1").await, registered(&registrar(&etcd.url(), 2), "i-2").await);
+        let before = look.there(KEY).await;
+        let member = look.client.status().await.expect("etcd is up").header().map(|header| header.member_id());
+        let mut of = AlarmOptions::new();
+        of.with_member(member.expect("a header"));
+        look.client.alarm(AlarmAction::Activate, AlarmType::Nospace, Some(of.clone())).await.expect("etcd is up");
+
+        let new = registrar(&etcd.url(), 2).register(instance("i-3"));
+        until_status("told why", &new, |status| {
+            let text = format!("{status:?}");
+            text.contains("out of space") && text.contains("NOSPACE")
+        })
+        .await;
+        leaves.deregister(LIMIT).await.expect("a delete needs no room");
+        look.until_gone(LIMIT, "/services/greeter/i-2").await;
+        // Two lives of the lease.
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let after = look.there(KEY).await;
+        assert_eq!((after.mod_revision(), after.lease()), (before.mod_revision(), before.lease()), "as it was");
+        assert!(stays.status().borrow().is_registered());
+
+        look.client.alarm(AlarmAction::Deactivate, AlarmType::Nospace, Some(of)).await.expect("etcd is up");
+        until_status("registered", &new, RegistrationStatus::is_registered).await;
     }
 
     async fn reg_7_the_key_of_a_killed_service_is_gone_with_its_ttl(etcd: TestEtcd) {
