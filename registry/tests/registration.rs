@@ -115,6 +115,27 @@ async fn a_registration_outlives_its_handles_and_a_wipe() {
     assert!(value(&etcd, SERVING).await.is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_update_that_no_client_could_read_changes_nothing_and_holds_up_no_drain() {
+    let (_server, etcd) = started().await;
+    let (registration, _status) = registered(&etcd).await;
+    let before = value(&etcd, SERVING).await;
+    registration.update(|instance| instance.set_zone(Some("a\tb")));
+    registration.update(|instance| _ = instance.tags_mut().insert("much".into(), "x".repeat(100_000).into()));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(value(&etcd, SERVING).await, before);
+    assert!(registration.instance().zone().is_none() && registration.instance().tags().is_empty());
+    registration.inflight(0);
+    etcd.kv().put(INTENT, DrainIntent::new("test", "test").encode(), None).await.expect("etcd answers");
+    let mut phase = registration.phase();
+    let drained = async {
+        phase.wait_for(|phase| *phase == Phase::Draining).await.expect("the task lives");
+        registration.inflight(0);
+        phase.wait_for(|phase| *phase == Phase::Drained).await.map(drop)
+    };
+    tokio::time::timeout(LONG, drained).await.expect("in time").expect("the task lives");
+}
+
 /// Its answers come after a third of the TTL, and each renews the lease: a stream that was given up and opened again for each
 /// left the lease Suspect for ever.
 #[tokio::test(start_paused = true)]

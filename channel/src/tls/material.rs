@@ -2,7 +2,7 @@
 //! paths and PEM, out go a [`ClientConfig`] or an error that names the file. `reload.rs` asks again when files change.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -65,6 +65,9 @@ impl Source {
     }
 
     fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        if let Self::File(path) = self {
+            private(path)?;
+        }
         PrivateKeyDer::from_pem_slice(&self.read()?).map_err(|e| match e {
             pem::Error::NoItemsFound => TlsError::new(
                 Kind::Key,
@@ -75,6 +78,29 @@ impl Source {
             e => TlsError::new(Kind::Key, self, format_args!("is no valid PEM ({e}); write it anew")).with(e),
         })
     }
+}
+
+/// Refuses a key that everybody on this machine may read or write, as ssh does; a group may, since that is how Kubernetes gives a
+/// secret to a process that is not root (`fsGroup`).
+#[cfg(unix)]
+fn private(key: &Path) -> Result<(), TlsError> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(key).map_err(|error| TlsError::unreadable(key, error))?.permissions().mode();
+    if mode & 0o007 == 0 {
+        return Ok(());
+    }
+    let why = format!(
+        "is open to everybody on this machine (mode {:03o}); run chmod 600 on it (in Kubernetes: defaultMode 0440 and an \
+         fsGroup)",
+        mode & 0o777
+    );
+    Err(TlsError::new(Kind::Key, key.display(), why))
+}
+
+/// Permissions elsewhere are not those of Unix: nothing is checked.
+#[cfg(not(unix))]
+fn private(_: &Path) -> Result<(), TlsError> {
+    Ok(())
 }
 
 /// Which certification authorities are trusted.

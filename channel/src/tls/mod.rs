@@ -8,7 +8,7 @@ mod material;
 mod reload;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -99,9 +99,7 @@ impl TlsConfig {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, TlsError> {
-        let key = key.into();
-        private(&key)?;
-        self.showing(Source::File(certificate.into()), Source::File(key))
+        self.showing(Source::File(certificate.into()), Source::File(key.into()))
     }
 
     /// The same from memory.
@@ -152,29 +150,6 @@ impl fmt::Debug for TlsConfig {
             .field("server_name", &self.server_name)
             .finish()
     }
-}
-
-/// Refuses a key that everybody on this machine may read or write, as ssh does; a group may, since that is how Kubernetes gives a
-/// secret to a process that is not root (`fsGroup`).
-#[cfg(unix)]
-fn private(key: &Path) -> Result<(), TlsError> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(key).map_err(|error| TlsError::unreadable(key, error))?.permissions().mode();
-    if mode & 0o007 == 0 {
-        return Ok(());
-    }
-    let why = format!(
-        "is open to everybody on this machine (mode {:03o}); run chmod 600 on it (in Kubernetes: defaultMode 0440 and an \
-         fsGroup)",
-        mode & 0o777
-    );
-    Err(TlsError::new(Kind::Key, key.display(), why))
-}
-
-/// Permissions elsewhere are not those of Unix: nothing is checked.
-#[cfg(not(unix))]
-fn private(_: &Path) -> Result<(), TlsError> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -176,11 +176,10 @@ impl Task {
         End::Lost(self.etcd.stream_error("keeping leases alive", peer, error).to_string())
     }
 
-    /// For its silence: an answer may come all the same.
-    fn given_up(&mut self, stream: Stream, silent: &mut Option<Stream>) -> End {
-        self.pace.silent();
+    /// For its silence: an answer may come all the same, and of two that are silent the older one owes it first.
+    fn given_up(&self, stream: Stream, silent: &mut Option<Stream>) -> End {
         let (member, time) = (self.etcd.member(&stream.peer), stream.silent_for());
-        *silent = Some(stream);
+        silent.get_or_insert(stream);
         End::Lost(format!("etcd at {member} left keepalives unanswered for {time:.1?}"))
     }
 }
@@ -232,9 +231,10 @@ impl Stream {
 
     async fn renew(&mut self, renewal: Renewal) -> Result<(), etcd_client::Error> {
         let State::Open(keeper, _) = &self.state else { return Ok(()) };
-        self.unanswered.push_back((renewal, Instant::now()));
         // One keeper per lease over one sender: this is how one stream keeps many leases.
-        LeaseKeeper { id: renewal.lease.0, sender: keeper.sender.clone() }.keep_alive().await
+        LeaseKeeper { id: renewal.lease.0, sender: keeper.sender.clone() }.keep_alive().await?;
+        self.unanswered.push_back((renewal, Instant::now()));
+        Ok(())
     }
 
     /// Cancel safe.

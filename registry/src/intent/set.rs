@@ -37,17 +37,24 @@ impl SetIntent {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// What a value under an override's key says. What cannot be read overrides nothing, unlike a drain: to go on as
-    /// the instance was configured is the smaller mistake.
+    /// What a value under an override's key says. What cannot be read, or could not once it is in a record, overrides nothing,
+    /// field by field and unlike a drain: to go on as the instance was configured is the smaller mistake.
     pub fn decode(value: &[u8]) -> SetIntent {
         let value: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
         let weight = value.get("weight").and_then(serde_json::Value::as_u64);
         let tags = value.get("tags").and_then(serde_json::Value::as_object).into_iter().flatten();
+        // A record that holds such would be read by nobody.
+        let printable = |text: &str| !text.contains(char::is_control);
         SetIntent {
             weight: weight.and_then(|weight| u32::try_from(weight).ok()).and_then(Weight::new),
-            zone: value.get("zone").and_then(serde_json::Value::as_str).map(ToOwned::to_owned),
+            zone: value
+                .get("zone")
+                .and_then(serde_json::Value::as_str)
+                .filter(|zone| printable(zone))
+                .map(ToOwned::to_owned),
             tags: tags
                 .filter(|(_, value)| value.is_string() || value.is_null())
+                .filter(|(name, value)| printable(name) && value.as_str().is_none_or(printable))
                 .map(|(name, value)| (name.clone(), value.as_str().map(ToOwned::to_owned)))
                 .collect(),
         }

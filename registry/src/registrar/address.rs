@@ -5,6 +5,7 @@
 //! bound one; port 0 is refused, for what is published elsewhere is hardly the bound one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::name::InstanceId;
@@ -53,6 +54,9 @@ fn parse(text: &str, bound: u16) -> Result<Address, Error> {
     Ok(address)
 }
 
+/// How long the look-up of one name may hold up a start.
+const RESOLVE: Duration = Duration::from_secs(2);
+
 /// An address of a network that nobody has (RFC 5737), and one of IPv6 (RFC 3849): the route to it is the default route.
 const ELSEWHERE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
@@ -64,7 +68,10 @@ const ELSEWHERE: [SocketAddr; 2] = [
 async fn route(etcd: &[String], v4: bool) -> Result<IpAddr, Error> {
     let mut resolved = false;
     for member in etcd {
-        let Ok(addresses) = tokio::net::lookup_host(member).await else { continue };
+        // A resolver that is away itself does not say so.
+        let Ok(Ok(addresses)) = tokio::time::timeout(RESOLVE, tokio::net::lookup_host(member)).await else {
+            continue;
+        };
         resolved = true;
         if let Some(local) = addresses.filter_map(|to| towards(to, v4)).next() {
             return Ok(local);

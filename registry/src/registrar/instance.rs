@@ -162,7 +162,7 @@ impl Instance {
     }
 
     /// Refuses what no client could read: control characters in zone, version or tags, or more than 64 KiB of them. A server
-    /// does so before it registers; elsewhere the registration's status says it.
+    /// does so before it registers; of [`Registrar::register`](crate::Registrar::register) the status says it.
     ///
     /// # Errors
     /// With the field's name.

@@ -217,11 +217,17 @@ impl Registration {
     }
 
     /// Changes weight, tags, zone or version; service, id and address stay. Several updates within 100 ms are
-    /// written once. `f` must not use this registration itself, which is locked meanwhile.
+    /// written once. What [`Instance::check`] refuses changes nothing, and is logged: the instance stays as it was. `f` must not
+    /// use this registration itself, which is locked meanwhile.
     pub fn update(&self, f: impl FnOnce(&mut Instance)) {
         let mut instance = self.lock();
         let mut changed = instance.clone();
         f(&mut changed);
+        if let Err(error) = changed.check() {
+            let (service, id) = (instance.service(), instance.id());
+            tracing::warn!(%service, %id, %error, "an update that no client could read is left out");
+            return;
+        }
         instance.adopt(changed);
         let instance = instance.clone();
         self.handle.inbox.ask(self.id, |wish| wish.update = Some(instance));

@@ -511,11 +511,13 @@ fn law_7_an_override_too_large_for_a_record_keeps_no_instance_away() {
 #[test]
 fn law_7_an_override_that_nobody_could_read_overrides_nothing() {
     let mut world = registered();
-    for set in [r#"{"tags":{"note":"multi\nline"}}"#, r#"{"weight":7,"zone":"\u001b[31m"}"#] {
+    for (set, weight) in
+        [(r#"{"tags":{"note":"multi\nline","a\tb":"c"}}"#, 100), (r#"{"weight":7,"zone":"\u001b[31m"}"#, 7)]
+    {
         world.etcd.put(SET, set.as_bytes(), LeaseId::NONE);
         world.pass(SECOND * 2);
         let record = world.etcd.record(SERVING).expect("it can be read");
-        assert_eq!((record.weight.get(), record.tags.len(), record.zone), (100, 0, None), "{set}");
+        assert_eq!((record.weight.get(), record.tags.len(), record.zone), (weight, 0, None), "{set}");
     }
 }
 

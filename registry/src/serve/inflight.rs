@@ -85,13 +85,20 @@ impl Drop for Guard {
 /// Makes [`Guarded`] services.
 #[derive(Clone, Debug)]
 pub(super) struct GuardLayer {
-    pub(super) inflight: InFlight,
-    pub(super) stage: Stage,
+    inflight: InFlight,
+    grace: Beginning,
+    rest: Beginning,
 }
 
 impl GuardLayer {
+    /// Counts calls, and ends those that a stage of the stop ends.
+    pub(super) fn new(inflight: InFlight, stage: &Stage) -> GuardLayer {
+        GuardLayer { inflight, grace: stage.grace.clone(), rest: stage.rest.clone() }
+    }
+
     pub(super) fn guard<S>(&self, inner: S) -> Guarded<S> {
-        Guarded { inner, inflight: self.inflight.clone(), stage: self.stage.clone() }
+        let Self { inflight, grace, rest } = self.clone();
+        Guarded { inner, inflight, grace, rest }
     }
 }
 
@@ -109,7 +116,8 @@ impl<S> Layer<S> for GuardLayer {
 pub struct Guarded<S> {
     inner: S,
     inflight: InFlight,
-    stage: Stage,
+    grace: Beginning,
+    rest: Beginning,
 }
 
 impl<S, B> Service<Request<Body>> for Guarded<S>
@@ -132,7 +140,7 @@ where
         let counts = counts(request.uri().path());
         let guard = counts.then(|| self.inflight.begin());
         // Health streams end with the notice, so that their connections can close; calls have their grace.
-        let end = if counts { &self.stage.rest } else { &self.stage.grace }.clone();
+        let end = if counts { &self.rest } else { &self.grace }.clone();
         let path = request.uri().path().to_owned();
         let inner = &mut self.inner;
         // The unwound state is the handler's own; the next call gets a clone made before, as tonic does it.

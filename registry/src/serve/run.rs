@@ -90,7 +90,7 @@ impl<L> Serve<L> {
         let stage = Stage::default();
         let _cut = CutOnDrop(stage.cut.clone());
         let inflight = InFlight::default();
-        let guard = GuardLayer { inflight: inflight.clone(), stage: stage.clone() };
+        let guard = GuardLayer::new(inflight.clone(), &stage);
         let routes = guard.guard(routes.routes().prepare());
         let incoming = incoming(listener, stage.cut.clone());
         let grace = stage.grace.clone().wait();
