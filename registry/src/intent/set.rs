@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::record::{Record, Weight};
+use crate::record::{Record, Weight, is_printable};
 
 /// Weight, zone and tags in place of an instance's own. What it does not name stays the instance's.
 ///
@@ -43,18 +43,16 @@ impl SetIntent {
         let value: serde_json::Value = serde_json::from_slice(value).unwrap_or_default();
         let weight = value.get("weight").and_then(serde_json::Value::as_u64);
         let tags = value.get("tags").and_then(serde_json::Value::as_object).into_iter().flatten();
-        // A record that holds such would be read by nobody.
-        let printable = |text: &str| !text.contains(char::is_control);
         SetIntent {
             weight: weight.and_then(|weight| u32::try_from(weight).ok()).and_then(Weight::new),
             zone: value
                 .get("zone")
                 .and_then(serde_json::Value::as_str)
-                .filter(|zone| printable(zone))
+                .filter(|zone| is_printable(zone))
                 .map(ToOwned::to_owned),
             tags: tags
                 .filter(|(_, value)| value.is_string() || value.is_null())
-                .filter(|(name, value)| printable(name) && value.as_str().is_none_or(printable))
+                .filter(|(name, value)| is_printable(name) && value.as_str().is_none_or(is_printable))
                 .map(|(name, value)| (name.clone(), value.as_str().map(ToOwned::to_owned)))
                 .collect(),
         }

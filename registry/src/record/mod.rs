@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use address::{Address, InvalidAddress};
-pub(crate) use decode::readable;
 pub use decode::{BadRecord, MAX_VALUE, decode};
+pub(crate) use decode::{is_printable, readable};
 
 use crate::name::{Epoch, Incarnation, InstanceId, ServiceName};
 

@@ -164,11 +164,20 @@ impl Instance {
     /// Refuses what no client could read: control characters in zone, version or tags, or more than 64 KiB of them. A server
     /// does so before it registers; of [`Registrar::register`](crate::Registrar::register) the status says it.
     ///
+    /// ```
+    /// use svc_registry::Instance;
+    /// let instance = Instance::new("greeter", "greeter-1", "10.0.0.1:50051")?;
+    /// instance.check()?;
+    /// let error = instance.with_zone("a\tb").check().unwrap_err();
+    /// assert!(error.to_string().starts_with("zone: "));
+    /// # Ok::<(), svc_registry::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// With the field's name.
+    /// With the name of the field: `zone`, `version` or `tags`.
     pub fn check(&self) -> Result<(), Error> {
         readable(&self.record()).map(drop).map_err(|bad| {
-            let (field, problem) = bad.field();
+            let (field, problem) = bad.field_and_problem();
             Error::config(field, problem).with_source(bad)
         })
     }

@@ -111,6 +111,15 @@ impl Registrar {
 
     /// A registrar with this configuration.
     ///
+    /// ```no_run
+    /// # async fn example(etcd: svc_registry::Etcd) -> Result<(), svc_registry::Error> {
+    /// use std::time::Duration;
+    /// use svc_registry::{Registrar, RegistrarConfig};
+    /// let config = RegistrarConfig { ttl: Duration::from_secs(30), ..RegistrarConfig::default() };
+    /// let registrar = Registrar::with_config(&etcd, config)?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     /// As [`RegistrarConfig::check`].
     pub fn with_config(etcd: &Etcd, config: RegistrarConfig) -> Result<Registrar, Error> {

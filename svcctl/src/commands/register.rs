@@ -94,6 +94,7 @@ fn instance(args: &Register) -> Result<Instance, Failure> {
     for (name, value) in &args.tag {
         instance = instance.with_tag(name.as_str(), value.as_str());
     }
+    instance.check()?;
     Ok(instance)
 }
 

@@ -91,8 +91,12 @@ pub(super) fn bad<T>(field: &'static str, problem: String) -> Result<T, BadRecor
 }
 
 /// What steers a terminal has no place in a record: it would be printed by every tool that lists them.
+pub(crate) fn is_printable(text: &str) -> bool {
+    !text.contains(char::is_control)
+}
+
 fn printable<'a>(field: &'static str, text: &'a str) -> Result<&'a str, BadRecord> {
-    if text.chars().any(char::is_control) {
+    if !is_printable(text) {
         return bad(field, format!("{:?} holds control characters; write it without", shorten(text)));
     }
     Ok(text)

@@ -11,6 +11,7 @@ mod plain;
 use serde_json::Value;
 
 use self::fields::Fields;
+pub(crate) use self::fields::is_printable;
 use super::{InvalidAddress, Record};
 use crate::keys::{RecordKey, Root};
 
@@ -50,7 +51,7 @@ impl From<InvalidAddress> for BadRecord {
 
 impl BadRecord {
     /// What of the record it is about, and what is wrong with it.
-    pub(crate) fn field(&self) -> (&'static str, String) {
+    pub(crate) fn field_and_problem(&self) -> (&'static str, String) {
         match &self.0 {
             Kind::Field { field, problem } => (field, problem.clone()),
             Kind::Address(error) => ("address", error.to_string()),
